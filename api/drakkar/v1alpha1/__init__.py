@@ -1,0 +1,14 @@
+"""The kinds of group ``drakkar.dev``, version ``v1alpha1``."""
+
+from drakkar.v1alpha1.queue import QueueSpec, QueueStatus
+from drakkar.v1alpha1.topology import TopologySpec, TopologyStatus
+from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
+
+__all__ = [
+    "QueueSpec",
+    "QueueStatus",
+    "TopologySpec",
+    "TopologyStatus",
+    "TrainingJobSpec",
+    "TrainingJobStatus",
+]

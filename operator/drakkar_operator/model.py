@@ -1,0 +1,109 @@
+"""Plain data that decisions are made on: what informers project Kubernetes objects to.
+
+Amounts are integers: CPU in millicores, memory and storage in bytes, devices and pods as counts.
+Times are seconds since the epoch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
+
+Amounts = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A taint of a node; effect is NoSchedule, PreferNoSchedule or NoExecute."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What placement needs of a node."""
+
+    name: str
+    labels: Mapping[str, str]
+    allocatable: Amounts
+    ready: bool = True
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """What decisions need of a pod, Drakkar's own or another's."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str | None
+    """Node it is bound to, or None while it waits for kube-scheduler."""
+    phase: str
+    """Pending, Running, Succeeded, Failed or Unknown."""
+    requests: Amounts
+    host_ports: tuple[tuple[str, str, int], ...] = ()
+    """(host IP, protocol, port) that it occupies on its node."""
+    deleting: bool = False
+    deletion_time: float | None = None
+    """When its graceful deletion must be over."""
+    created: float = 0.0
+    ip: str | None = None
+    job: str | None = None
+    """Name of its TrainingJob, from the label."""
+    job_uid: str | None = None
+    replica: int | None = None
+    running: bool = False
+    """Its trainer container runs."""
+    reason: str = ""
+    """The pod's status.reason: Evicted, OutOfcpu, NodeAffinity, UnexpectedAdmissionError, ..."""
+    message: str = ""
+    exit_code: int | None = None
+    termination_message: str = ""
+    waiting_reason: str = ""
+    """Why the container does not start: ImagePullBackOff, CreateContainerConfigError, ..."""
+
+    @property
+    def finished(self) -> bool:
+        """It runs no more and holds nothing of its node."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A TrainingJob."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: float
+    spec: TrainingJobSpec
+    status: TrainingJobStatus
+    priority: int = 0
+    """Value of its PriorityClass."""
+    deleting: bool = False
+    problem: str | None = None
+    """Why the spec can't be used, if it can't: the fields above then hold defaults."""
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name)."""
+        return self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """A Queue."""
+
+    name: str
+    quota: Amounts
+    weight: int = 1
+    parent: str | None = None
+    pinned: bool = False
+    """Its pods are bound by kube-scheduler to the node that was chosen."""
