@@ -63,7 +63,7 @@ class PodFacts(Model):
     @classmethod
     def from_environ(cls, environ: dict[str, str]) -> Self:
         """Read DRAKKAR_REPLICA_INDEX, DRAKKAR_POD_NAME, DRAKKAR_POD_UID and DRAKKAR_NODE_NAME."""
-        return cls(**{name: environ[f"DRAKKAR_{name.upper()}"] for name in cls.model_fields})  # type: ignore[arg-type]
+        return cls(**{name: environ[f"DRAKKAR_{name.upper()}"] for name in cls.model_fields})
 
 
 class Member(Model):
