@@ -1,14 +1,21 @@
 """The kinds of group ``drakkar.dev``, version ``v1alpha1``."""
 
+from drakkar.v1alpha1.objects import KINDS, Kind, KubernetesObject, Queue, Topology, TrainingJob
 from drakkar.v1alpha1.queue import QueueSpec, QueueStatus
 from drakkar.v1alpha1.topology import TopologySpec, TopologyStatus
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
 
 __all__ = [
+    "KINDS",
+    "Kind",
+    "KubernetesObject",
+    "Queue",
     "QueueSpec",
     "QueueStatus",
+    "Topology",
     "TopologySpec",
     "TopologyStatus",
+    "TrainingJob",
     "TrainingJobSpec",
     "TrainingJobStatus",
 ]

@@ -1,21 +1,23 @@
 """Queue: who may use how much. Cluster-scoped."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from drakkar.v1alpha1.meta import Condition, Model, Name, Quantity
+from drakkar.v1alpha1.meta import Condition, Model, Name, Resources
 
 
 class QueueSpec(Model):
     """Limits of the jobs that name this queue."""
 
-    quota: Annotated[dict[str, Quantity], Field(max_length=64)] = Field(
+    quota: Resources = Field(
         default_factory=dict,
         description="Most that the queue's running jobs may request, per resource; unnamed: no limit.",
     )
-    parent: Name | None = None
-    weight: int = Field(default=1, ge=1, le=1000)
+    parent: Name | None = Field(default=None, description="Queue whose quota this one shares.")
+    weight: int = Field(
+        default=1, ge=1, le=1000, description="Share among queues that compete for the same room."
+    )
     binding: Literal["direct", "pinned"] = Field(
         default="direct",
         description="direct: pods are created on their node. pinned: kube-scheduler binds them to it.",
@@ -30,6 +32,6 @@ class QueueStatus(Model):
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    used: dict[str, Quantity] = Field(default_factory=dict)
+    used: Resources = Field(default_factory=dict, description="What the admitted jobs request.")
     admitted: int = Field(default=0, description="Jobs that hold a placement.")
     pending: int = Field(default=0, description="Jobs that wait.")

@@ -1,14 +1,34 @@
 """TrainingJob: a gang of pods that train together, start together and survive losses."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
-from drakkar.v1alpha1.meta import Condition, Model, Name, Opaque, Quantity
+from drakkar.v1alpha1.meta import (
+    PATTERN_MESSAGE,
+    VALIDATIONS,
+    Condition,
+    Model,
+    Name,
+    Opaque,
+    RelativePath,
+    Resources,
+    rule,
+    rules,
+)
 
 LevelName = Annotated[
-    str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    str,
+    Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        json_schema_extra={
+            PATTERN_MESSAGE: "write the name of a topology level, such as zone, block, rack or host"
+        },
+    ),
 ]
 
 
@@ -19,6 +39,9 @@ class Accelerators(Model):
         max_length=253,
         pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
         description="Extended resource that the device plugin advertises, such as nvidia.com/gpu.",
+        json_schema_extra={
+            PATTERN_MESSAGE: "write an extended resource as DOMAIN/NAME, such as nvidia.com/gpu"
+        },
     )
     count: int = Field(ge=1, le=64, description="Devices per replica.")
 
@@ -35,6 +58,17 @@ class Recipe(Model):
 
 class TopologyRequest(Model):
     """How close together the gang must be placed."""
+
+    model_config: ClassVar[ConfigDict] = rules(
+        rule(
+            "!(has(self.required) && has(self.preferred))",
+            "write required (the gang waits for such room) or preferred (it makes do), not both",
+        ),
+        rule(
+            "has(self.groupSize) == has(self.groupLevel)",
+            "groupSize and groupLevel belong together: write both or neither",
+        ),
+    )
 
     required: LevelName | None = Field(
         default=None,
@@ -58,12 +92,9 @@ class TopologyRequest(Model):
 class ClaimReference(Model):
     """A PersistentVolumeClaim in the job's namespace."""
 
-    claim_name: Name
-    sub_path: str | None = Field(
-        default=None,
-        max_length=512,
-        pattern=r"^[^/].*$",
-        description="Folder in the volume; the job's name unless set.",
+    claim_name: Name = Field(description="Name of the claim; its volume must be writable.")
+    sub_path: RelativePath | None = Field(
+        default=None, description="Folder in the volume; the job's name unless set."
     )
 
 
@@ -76,14 +107,22 @@ class CheckpointStorage(Model):
 class Checkpoint(Model):
     """When and where the state of the training is saved."""
 
+    model_config: ClassVar[ConfigDict] = rules(
+        rule(
+            "!has(self.restoreFrom) || has(self.storage)",
+            "restoreFrom is a path on the checkpoint volume: set storage too",
+        ),
+    )
+
     storage: CheckpointStorage | None = Field(
         default=None, description="Without it a lost pod starts the training from step 0."
     )
-    every_steps: int = Field(default=50, ge=1, le=1_000_000)
+    every_steps: int = Field(
+        default=50, ge=1, le=1_000_000, description="Steps between two checkpoints."
+    )
     keep: int = Field(default=3, ge=1, le=100, description="Newest checkpoints that are kept.")
-    restore_from: str | None = Field(
+    restore_from: RelativePath | None = Field(
         default=None,
-        max_length=512,
         description="Start from this checkpoint folder (path below the volume) if the job has none yet.",
     )
 
@@ -118,24 +157,108 @@ class FaultTolerance(Model):
     )
 
 
+_RESOURCES_SCHEMA: JsonDict = {
+    VALIDATIONS: [
+        rule(
+            "!has(self.requests) || !has(self.limits) || self.requests.all(k, "
+            "!(k in self.limits) || !isQuantity(string(self.requests[k])) "
+            "|| !isQuantity(string(self.limits[k])) "
+            "|| quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+            "a request exceeds its limit: raise the limit or lower the request",
+        )
+    ]
+}
+
+# The API server looks no deeper into a template than these rules need.
+_TEMPLATE_SCHEMA: JsonDict = {
+    "x-kubernetes-preserve-unknown-fields": True,
+    "properties": {
+        "spec": {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": True,
+            "properties": {
+                "containers": {
+                    "type": "array",
+                    "maxItems": 64,
+                    "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                },
+                "nodeName": {"type": "string", "maxLength": 253},
+            },
+        }
+    },
+}
+
+
 class TrainingJobSpec(Model):
     """What to train, on what, and how hard to try."""
 
+    model_config: ClassVar[ConfigDict] = rules(
+        rule(
+            "has(self.recipe) || has(self.template)",
+            "write recipe (one of Drakkar's trainers) or template (your own pod template)",
+        ),
+        rule(
+            "!has(self.template) || has(self.recipe) || (has(self.template.spec) "
+            "&& has(self.template.spec.containers) && self.template.spec.containers.size() > 0)",
+            "template.spec.containers is empty: write the container that trains, named trainer",
+        ),
+        rule(
+            "!has(self.template) || !has(self.template.spec) || !has(self.template.spec.nodeName)",
+            "Drakkar chooses the nodes: remove template.spec.nodeName, use nodeSelector or topology",
+        ),
+        rule(
+            "self.runtime != 'plain' || !has(self.recipe)",
+            "recipes need Drakkar's agent: write runtime: torch or replace recipe by template",
+        ),
+        rule(
+            "self.runtime != 'plain' || self.processesPerReplica == 1",
+            "runtime plain starts one process per replica: "
+            "write runtime: torch or processesPerReplica: 1",
+        ),
+        rule(
+            "!has(self.topology) || !has(self.topology.groupSize) "
+            "|| self.replicas % self.topology.groupSize == 0",
+            "replicas must be a multiple of topology.groupSize",
+            "'replicas (' + string(self.replicas) + ') must be a multiple of topology.groupSize (' "
+            "+ string(self.topology.groupSize) + ')'",
+        ),
+        rule(
+            "!has(self.accelerators) || self.accelerators.count % self.processesPerReplica == 0",
+            "accelerators.count must be a multiple of processesPerReplica",
+            "'accelerators.count (' + string(self.accelerators.count) + ') must be a multiple of "
+            "processesPerReplica (' + string(self.processesPerReplica) "
+            "+ '): each process has devices of its own'",
+        ),
+        rule(
+            "!has(self.accelerators) || !has(self.resources) "
+            "|| ((!has(self.resources.requests) "
+            "|| !(self.accelerators.resource in self.resources.requests)) "
+            "&& (!has(self.resources.limits) "
+            "|| !(self.accelerators.resource in self.resources.limits)))",
+            "devices are counted in accelerators: remove them from resources",
+        ),
+    )
+
     queue: Name | None = Field(default=None, description="Queue whose quota the job uses.")
-    priority_class_name: Name | None = None
+    priority_class_name: Name | None = Field(
+        default=None, description="PriorityClass of the job and its pods."
+    )
     suspend: bool = Field(default=False, description="Checkpoint and give up all pods until unset.")
     replicas: int = Field(default=1, ge=1, le=4096, description="Pods in the gang.")
     processes_per_replica: int = Field(
         default=1, ge=1, le=64, description="Trainer processes (ranks) per pod."
     )
     accelerators: Accelerators | None = None
-    resources: dict[Literal["requests", "limits"], dict[str, Quantity]] | None = Field(
-        default=None, description="CPU and memory of each replica's trainer container."
+    resources: dict[Literal["requests", "limits"], Resources] | None = Field(
+        default=None,
+        description="CPU and memory of each replica's trainer container.",
+        json_schema_extra=_RESOURCES_SCHEMA,
     )
     recipe: Recipe | None = None
     template: Opaque | None = Field(
         default=None,
         description="Pod template; the container named 'trainer' (or the first) runs the training.",
+        json_schema_extra=_TEMPLATE_SCHEMA,
     )
     runtime: Literal["torch", "plain"] = Field(
         default="torch",
@@ -143,7 +266,14 @@ class TrainingJobSpec(Model):
         "plain: the container runs as it is, with RANK, WORLD_SIZE and MASTER_ADDR set.",
     )
     image: str | None = Field(
-        default=None, max_length=512, description="Image of the trainer container."
+        default=None,
+        min_length=1,
+        max_length=512,
+        pattern=r"^[^\s]+$",
+        description="Image of the trainer container.",
+        json_schema_extra={
+            PATTERN_MESSAGE: "write an image reference without spaces, such as example.com/team/trainer:1.0"
+        },
     )
     topology: TopologyRequest = TopologyRequest()
     checkpoint: Checkpoint = Checkpoint()
@@ -165,10 +295,11 @@ class Placement(Model):
     """Where the gang runs; written before its first pod is created."""
 
     level: str = Field(
-        description="Tightest topology level that holds the whole gang, or 'cluster'."
+        max_length=63,
+        description="Tightest topology level that holds the whole gang, or 'cluster'.",
     )
-    domain: str = Field(description="Name of that domain, widest label first.")
-    nodes: list[str] = Field(
+    domain: str = Field(max_length=2048, description="Name of that domain, widest label first.")
+    nodes: list[Annotated[str, Field(max_length=253)]] = Field(
         max_length=4096, description="Node of each replica, in order of index."
     )
 
@@ -206,7 +337,7 @@ class Restart(Model):
     )
     message: str = Field(default="", max_length=1024)
     replica: int | None = None
-    node: str | None = None
+    node: str | None = Field(default=None, max_length=253)
     counted: bool = Field(default=True, description="Whether it counts against maxRestarts.")
 
 
@@ -242,4 +373,6 @@ class TrainingJobStatus(Model):
         default_factory=list, max_length=50, description="Newest interruptions, oldest first."
     )
     checkpoints: list[CheckpointRecord] = Field(default_factory=list, max_length=100)
-    pending_reason: str | None = Field(default=None, max_length=2048)
+    pending_reason: str | None = Field(
+        default=None, max_length=2048, description="Why the gang has no place yet, with numbers."
+    )

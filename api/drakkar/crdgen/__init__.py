@@ -1,0 +1,1 @@
+"""CustomResourceDefinitions and reference pages, generated from the pydantic models."""
