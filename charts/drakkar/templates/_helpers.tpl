@@ -1,0 +1,70 @@
+{{- define "drakkar.name" -}}
+{{- .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "drakkar.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "drakkar.operator" -}}
+{{ include "drakkar.fullname" . }}-operator
+{{- end -}}
+
+{{- define "drakkar.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "drakkar.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "drakkar.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "drakkar.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: drakkar
+{{- end -}}
+
+{{- define "drakkar.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "drakkar.operator" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "drakkar.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* What the operator does in the namespaces it serves. */}}
+{{- define "drakkar.workloadRules" -}}
+- apiGroups: [drakkar.dev]
+  resources: [trainingjobs]
+  verbs: [get, list, watch, patch, delete] # delete: ttlSecondsAfterFinished
+- apiGroups: [drakkar.dev]
+  resources: [trainingjobs/status]
+  verbs: [get, patch]
+- apiGroups: [drakkar.dev]
+  resources: [trainingjobs/finalizers]
+  verbs: [update] # owner references with blockOwnerDeletion
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
