@@ -218,16 +218,12 @@ class TrainingJobSpec(Model):
         rule(
             "!has(self.topology) || !has(self.topology.groupSize) "
             "|| self.replicas % self.topology.groupSize == 0",
-            "replicas must be a multiple of topology.groupSize",
-            "'replicas (' + string(self.replicas) + ') must be a multiple of topology.groupSize (' "
-            "+ string(self.topology.groupSize) + ')'",
+            "replicas must be a multiple of topology.groupSize: change one of them",
         ),
         rule(
             "!has(self.accelerators) || self.accelerators.count % self.processesPerReplica == 0",
-            "accelerators.count must be a multiple of processesPerReplica",
-            "'accelerators.count (' + string(self.accelerators.count) + ') must be a multiple of "
-            "processesPerReplica (' + string(self.processesPerReplica) "
-            "+ '): each process has devices of its own'",
+            "accelerators.count must be a multiple of processesPerReplica: "
+            "each process has devices of its own",
         ),
         rule(
             "!has(self.accelerators) || !has(self.resources) "
