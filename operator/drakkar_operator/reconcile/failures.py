@@ -1,0 +1,92 @@
+"""Why a pod is lost, read from what Kubernetes and the agent left behind."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from drakkar.exitcodes import ExitCode
+from drakkar.protocol import Report
+from drakkar_operator.model import NodeView, PodView
+
+_EVICTIONS = frozenset(
+    {"Evicted", "Preempting", "Shutdown", "NodeShutdown", "Terminated", "NodeLost", "NodeAffinity"}
+)
+_REFUSALS = ("OutOf", "NodePorts", "UnexpectedAdmissionError", "NodeAffinity", "TopologyAffinity")
+MESSAGE_LIMIT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The end of a pod before its time."""
+
+    reason: str
+    message: str
+    counted: bool
+    final: bool = False
+    """Trying again won't help."""
+
+
+def failed_pod(pod: PodView) -> Loss:
+    """Why a pod in phase Failed ended.
+
+    Refusals by the kubelet, evictions and orderly departures are the cluster's doing and are not
+    counted against the job; anything else is.
+    """
+    if pod.exit_code is None and pod.reason.startswith(_REFUSALS):
+        return Loss("Refused", _sentence(pod, pod.message or pod.reason), counted=False)
+    if pod.exit_code == ExitCode.CHECKPOINTED:
+        return Loss("PodTerminated", _sentence(pod, "asked to leave, state saved"), counted=False)
+    if pod.reason in _EVICTIONS:
+        return Loss("PodEvicted", _sentence(pod, pod.message or pod.reason), counted=False)
+    reason, message = _told(pod)
+    if pod.exit_code == ExitCode.CONFIG:
+        return Loss(reason or "ConfigError", message or "bad configuration", True, final=True)
+    said = message or _exit(pod)
+    return Loss(reason or "PodFailed", _sentence(pod, said), counted=True)
+
+
+def on_lost_node(pod: PodView, nodes: Mapping[str, NodeView]) -> Loss | None:
+    """The loss of a pod whose node is gone or not ready, or None if its node is well."""
+    if pod.node is None:
+        return None
+    node = nodes.get(pod.node)
+    if node is None:
+        return Loss("NodeLost", _sentence(pod, "the node is gone"), counted=False)
+    if not node.ready:
+        return Loss("NodeLost", _sentence(pod, "the node is not ready"), counted=False)
+    return None
+
+
+def deleted_pod(pod: PodView) -> Loss:
+    """The loss of a pod that somebody else deletes."""
+    return Loss("PodDeleted", _sentence(pod, "the pod was deleted"), counted=False)
+
+
+def final_report(pod: PodView) -> Report | None:
+    """The report that a coordinator left as its termination message, if it is whole."""
+    try:
+        return Report.model_validate_json(pod.termination_message)
+    except ValueError:
+        return None
+
+
+def _told(pod: PodView) -> tuple[str, str]:
+    """Reason and message that the agent left, or the message as it stands."""
+    text = pod.termination_message.strip()
+    try:
+        told = json.loads(text)
+        return str(told["reason"])[:64], str(told["message"])
+    except (ValueError, KeyError, TypeError):
+        return "", text[-MESSAGE_LIMIT // 2 :]
+
+
+def _exit(pod: PodView) -> str:
+    if pod.exit_code is None:
+        return pod.message or pod.reason or "no reason given"
+    name = " (killed, perhaps out of memory)" if pod.exit_code == 137 else ""
+    return f"exit code {pod.exit_code}{name}"
+
+
+def _sentence(pod: PodView, said: str) -> str:
+    where = f" on {pod.node}" if pod.node else ""
+    return f"{pod.name}{where}: {said}"[:MESSAGE_LIMIT]

@@ -1,0 +1,60 @@
+"""The record of a job's interruptions and what it says about going on."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from drakkar.v1alpha1.trainingjob import FaultTolerance, Restart
+
+KEPT = 50
+RECENT_SECONDS = 600.0
+AVOID_SECONDS = 30.0
+BACKOFF_LIMIT_SECONDS = 300.0
+
+
+def merge(known: Sequence[Restart], seen: Iterable[Restart]) -> tuple[list[Restart], list[Restart]]:
+    """(all restarts, those that are new), told apart by id.
+
+    Once the record is full the oldest fall out of it; a report that still tells of them must not
+    bring them back as news, so then only what is younger than the oldest kept one is new.
+    """
+    ids = {restart.id for restart in known}
+    horizon = known[0].time if len(known) >= KEPT else None
+    new: list[Restart] = []
+    for restart in seen:
+        if restart.id in ids or (horizon is not None and restart.time <= horizon):
+            continue
+        ids.add(restart.id)
+        new.append(restart)
+    together = sorted([*known, *new], key=lambda restart: restart.time)
+    return together[-KEPT:], new
+
+
+def avoided_nodes(restarts: Sequence[Restart], now: float) -> frozenset[str]:
+    """Nodes whose kubelet lately refused a pod of the job: the snapshot may not show why yet."""
+    return frozenset(
+        restart.node
+        for restart in restarts
+        if restart.reason == "Refused"
+        and restart.node
+        and now - restart.time.timestamp() < AVOID_SECONDS
+    )
+
+
+def backoff_left(restarts: Sequence[Restart], tolerance: FaultTolerance, now: float) -> float:
+    """Seconds to wait before a pod is replaced: doubled with each counted loss of late."""
+    counted = [
+        restart.time.timestamp()
+        for restart in restarts
+        if restart.counted
+        and restart.scope != "process"
+        and now - restart.time.timestamp() < RECENT_SECONDS
+    ]
+    if not counted:
+        return 0.0
+    wait = tolerance.backoff_seconds * 2.0 ** min(len(counted) - 1, 16)
+    return max(0.0, counted[-1] + min(wait, BACKOFF_LIMIT_SECONDS) - now)
+
+
+def at(now: float) -> datetime:
+    """A time in seconds since the epoch as Kubernetes writes it: UTC, whole seconds."""
+    return datetime.fromtimestamp(int(now), UTC)

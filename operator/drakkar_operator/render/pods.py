@@ -1,0 +1,247 @@
+"""The pods of a gang, as dicts.
+
+A job's template is the base where it has one. The trainer container is completed with the agent,
+the facts of the gang, the rendezvous and the checkpoint volume; everything else in a template is
+left as it is. Pods meet the restricted Pod Security Standard unless a template says otherwise.
+"""
+
+import copy
+from typing import Any, Final
+
+from drakkar.constants import (
+    AGENT_PORT,
+    CHECKPOINT_MOUNT,
+    LABEL_JOB,
+    LABEL_JOB_UID,
+    LABEL_QUEUE,
+    LABEL_REPLICA,
+    MANAGED_BY,
+    RENDEZVOUS_PORT,
+    RUN_AS_USER,
+    TRAINER_CONTAINER,
+)
+from drakkar.protocol import GANG_ENV, GangConfig
+from drakkar_operator.model import JobView
+from drakkar_operator.render.owner import owner_reference
+from drakkar_operator.render.settings import WorkerSettings
+
+GRACE_SECONDS: Final = 30
+"""Time from SIGTERM to SIGKILL: enough to finish a step and save."""
+AGENT_GRACE_SECONDS: Final = 25
+DEFAULT_REQUESTS: Final = {"cpu": "500m", "memory": "1Gi"}
+"""Of a recipe's pod that asks for nothing: placement needs something to count."""
+SHARED_MEMORY: Final = {"medium": "Memory"}
+
+_RESTRICTED_POD: Final[dict[str, Any]] = {
+    "runAsNonRoot": True,
+    "runAsUser": RUN_AS_USER,
+    "runAsGroup": RUN_AS_USER,
+    "fsGroup": RUN_AS_USER,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_RESTRICTED_CONTAINER: Final[dict[str, Any]] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def pod_name(job_name: str, replica: int) -> str:
+    """Name and hostname of a replica's pod; being fixed, it can't exist twice."""
+    return f"{job_name}-{replica}"
+
+
+def coordinator_name(job: JobView, settings: WorkerSettings) -> str:
+    """DNS name of replica 0."""
+    return f"{pod_name(job.name, 0)}.{job.name}.{job.namespace}.svc.{settings.cluster_domain}"
+
+
+def gang_config(job: JobView, settings: WorkerSettings) -> GangConfig:
+    """What the agents of a gang are told."""
+    spec = job.spec
+    storage = spec.checkpoint.storage
+    folder = None
+    if storage is not None:
+        claim = storage.persistent_volume_claim
+        folder = f"{CHECKPOINT_MOUNT}/{claim.sub_path or job.name}"
+    return GangConfig(
+        job=job.name,
+        namespace=job.namespace,
+        uid=job.uid,
+        replicas=spec.replicas,
+        processes_per_replica=spec.processes_per_replica,
+        coordinator=coordinator_name(job, settings),
+        recipe=spec.recipe.name if spec.recipe else None,
+        recipe_config=spec.recipe.config if spec.recipe else {},
+        checkpoint_dir=folder,
+        checkpoint_root=CHECKPOINT_MOUNT if storage is not None else None,
+        checkpoint_every=spec.checkpoint.every_steps,
+        checkpoint_keep=spec.checkpoint.keep,
+        restore_from=spec.checkpoint.restore_from,
+        in_place_restarts=spec.fault_tolerance.in_place_restarts,
+        backoff_seconds=spec.fault_tolerance.backoff_seconds,
+        hang_timeout_seconds=spec.fault_tolerance.hang_timeout_seconds,
+    )
+
+
+def training_pod(
+    job: JobView, replica: int, node: str, settings: WorkerSettings, *, pinned: bool = False
+) -> dict[str, Any]:
+    """The pod of one replica on its node.
+
+    ``pinned`` leaves the binding to kube-scheduler and allows it this node alone; otherwise the pod
+    is bound as it is created.
+    """
+    template = copy.deepcopy(job.spec.template or {})
+    metadata: dict[str, Any] = template.get("metadata") or {}
+    spec: dict[str, Any] = template.get("spec") or {}
+    _complete_pod(spec, job, replica, settings)
+    _complete_trainer(_trainer(spec), job, replica, settings)
+    if pinned:
+        _pin(spec, node)
+    else:
+        spec["nodeName"] = node
+    labels = {
+        "app.kubernetes.io/name": "trainingjob",
+        "app.kubernetes.io/instance": job.name,
+        **(metadata.get("labels") or {}),
+        **MANAGED_BY,
+        LABEL_JOB: job.name,
+        LABEL_JOB_UID: job.uid,
+        LABEL_REPLICA: str(replica),
+        **({LABEL_QUEUE: job.spec.queue} if job.spec.queue else {}),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(job.name, replica),
+            "namespace": job.namespace,
+            "labels": labels,
+            "annotations": dict(metadata.get("annotations") or {}),
+            "ownerReferences": [owner_reference(job)],
+        },
+        "spec": spec,
+    }
+
+
+def _trainer(spec: dict[str, Any]) -> dict[str, Any]:
+    containers: list[dict[str, Any]] = spec.setdefault("containers", [])
+    for container in containers:
+        if container.get("name") == TRAINER_CONTAINER:
+            return container
+    if not containers:
+        containers.append({"name": TRAINER_CONTAINER})
+    return containers[0]
+
+
+def _complete_pod(
+    spec: dict[str, Any], job: JobView, replica: int, settings: WorkerSettings
+) -> None:
+    spec["restartPolicy"] = "Never"
+    spec["hostname"] = pod_name(job.name, replica)
+    spec["subdomain"] = job.name
+    spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
+    spec.setdefault("automountServiceAccountToken", False)
+    spec.setdefault("enableServiceLinks", False)
+    spec["securityContext"] = {**_RESTRICTED_POD, **(spec.get("securityContext") or {})}
+    if settings.runtime_class:
+        spec.setdefault("runtimeClassName", settings.runtime_class)
+    if job.spec.priority_class_name:
+        spec.setdefault("priorityClassName", job.spec.priority_class_name)
+    volumes: list[dict[str, Any]] = spec.setdefault("volumes", [])
+    _add_named(volumes, {"name": "tmp", "emptyDir": {}})
+    _add_named(volumes, {"name": "shm", "emptyDir": dict(SHARED_MEMORY)})
+    if storage := job.spec.checkpoint.storage:
+        claim = storage.persistent_volume_claim.claim_name
+        _add_named(volumes, {"name": "checkpoints", "persistentVolumeClaim": {"claimName": claim}})
+
+
+def _complete_trainer(
+    container: dict[str, Any], job: JobView, replica: int, settings: WorkerSettings
+) -> None:
+    container.setdefault("image", job.spec.image or settings.image)
+    if settings.pull_policy:
+        container.setdefault("imagePullPolicy", settings.pull_policy)
+    container["securityContext"] = {
+        **_RESTRICTED_CONTAINER,
+        **(container.get("securityContext") or {}),
+    }
+    container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
+    _complete_resources(container, job)
+    mounts: list[dict[str, Any]] = container.setdefault("volumeMounts", [])
+    _add_mount(mounts, {"name": "tmp", "mountPath": "/tmp"})
+    _add_mount(mounts, {"name": "shm", "mountPath": "/dev/shm"})
+    if job.spec.checkpoint.storage:
+        _add_mount(mounts, {"name": "checkpoints", "mountPath": CHECKPOINT_MOUNT})
+    environment = container.setdefault("env", [])
+    for variable in _environment(job, replica, settings):
+        _add_named(environment, variable)
+    if job.spec.runtime == "torch":
+        command = [*(container.get("command") or ()), *(container.get("args") or ())]
+        container["command"] = [settings.python, "-m", "drakkar_workers.agent"]
+        container["args"] = ["--", *command] if command else []
+        _add_named(
+            container.setdefault("ports", []), {"name": "agent", "containerPort": AGENT_PORT}
+        )
+
+
+def _complete_resources(container: dict[str, Any], job: JobView) -> None:
+    resources: dict[str, Any] = container.setdefault("resources", {})
+    given = job.spec.resources or {}
+    for kind in ("requests", "limits"):
+        resources[kind] = {**given.get(kind, {}), **(resources.get(kind) or {})}
+    if devices := job.spec.accelerators:
+        # Kubernetes wants extended resources as limits, and requests equal to them.
+        for kind in ("requests", "limits"):
+            resources[kind].setdefault(devices.resource, devices.count)
+    if job.spec.recipe:
+        for name, quantity in DEFAULT_REQUESTS.items():
+            resources["requests"].setdefault(name, resources["limits"].get(name, quantity))
+
+
+def _environment(job: JobView, replica: int, settings: WorkerSettings) -> list[dict[str, Any]]:
+    variables: list[dict[str, Any]] = [
+        {"name": GANG_ENV, "value": gang_config(job, settings).model_dump_json(by_alias=True)},
+        {"name": "DRAKKAR_REPLICA_INDEX", "value": str(replica)},
+        {"name": "DRAKKAR_GRACE_SECONDS", "value": str(AGENT_GRACE_SECONDS)},
+        _downward("DRAKKAR_POD_NAME", "metadata.name"),
+        _downward("DRAKKAR_POD_UID", "metadata.uid"),
+        _downward("DRAKKAR_NODE_NAME", "spec.nodeName"),
+        {"name": "HOME", "value": "/tmp"},
+    ]
+    if job.spec.runtime == "plain":
+        variables += [
+            {"name": "RANK", "value": str(replica)},
+            {"name": "WORLD_SIZE", "value": str(job.spec.replicas)},
+            {"name": "MASTER_ADDR", "value": coordinator_name(job, settings)},
+            {"name": "MASTER_PORT", "value": str(RENDEZVOUS_PORT)},
+        ]
+    return variables
+
+
+def _downward(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _pin(spec: dict[str, Any], node: str) -> None:
+    """Allow kube-scheduler this node alone, on top of what the template already requires."""
+    affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
+    required = affinity.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
+    terms = required.get("nodeSelectorTerms") or [{}]
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    required["nodeSelectorTerms"] = [
+        {**term, "matchFields": [*(term.get("matchFields") or ()), field]} for term in terms
+    ]
+
+
+def _add_named(items: list[dict[str, Any]], item: dict[str, Any]) -> None:
+    """Add an item unless the template has one of that name: the user's wins."""
+    if all(existing.get("name") != item["name"] for existing in items):
+        items.append(item)
+
+
+def _add_mount(mounts: list[dict[str, Any]], mount: dict[str, Any]) -> None:
+    if all(existing.get("mountPath") != mount["mountPath"] for existing in mounts):
+        mounts.append(mount)
