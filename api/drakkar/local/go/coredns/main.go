@@ -12,15 +12,13 @@ import (
 	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/log"
-	_ "github.com/coredns/coredns/plugin/loop"
 	_ "github.com/coredns/coredns/plugin/ready"
-	_ "github.com/coredns/coredns/plugin/reload"
 )
 
 func init() {
 	// The order of a request's way through the plugins.
 	dnsserver.Directives = []string{
-		"reload", "bind", "health", "ready", "errors", "log", "cache", "kubernetes", "loop", "forward",
+		"bind", "health", "ready", "errors", "log", "cache", "kubernetes", "forward",
 	}
 }
 

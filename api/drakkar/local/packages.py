@@ -1,0 +1,68 @@
+"""The Debian programs a local cluster runs: etcd, containerd, runc and the network's tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from drakkar.local.errors import ClusterError
+from drakkar.local.progress import Progress
+
+# Program or file -> the Debian package that brings it.
+NEEDED = {
+    "etcd": "etcd-server",
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "nft": "nftables",
+    "conntrack": "conntrack",
+    "socat": "socat",
+    "nsenter": "util-linux",
+    "mount": "mount",
+}
+
+_ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def admin_path() -> str:
+    """PATH with the folders of administration programs, which users often lack."""
+    return f"{os.environ.get('PATH', '')}:{_ADMIN_PATH}".lstrip(":")
+
+
+def missing_packages(needed: dict[str, str]) -> list[str]:
+    """Those packages of which a program is not there."""
+    absent = [
+        package
+        for program, package in needed.items()
+        if not (
+            Path(program).exists()
+            if program.startswith("/")
+            else shutil.which(program, path=admin_path())
+        )
+    ]
+    return sorted(set(absent))
+
+
+def ensure_packages(progress: Progress) -> None:
+    """Install what is missing, or say which command does."""
+    missing = missing_packages(NEEDED)
+    if not missing:
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise ClusterError(f"Programs are missing. As root, run: {' '.join(command)}")
+    with progress.step(f"Installing {', '.join(missing)}"):
+        # The packages' own services are of no use here: each node runs its own containerd.
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        for step in (["apt-get", "update", "-q"], command):
+            done = subprocess.run(
+                step, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+            )
+            if done.returncode != 0:
+                last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+                raise ClusterError(f"'{' '.join(step)}' failed: {' '.join(last)}")

@@ -1,0 +1,150 @@
+"""containerd's configuration, and the runtime handler that gives pods the host's Python.
+
+A pod with `runtimeClassName: drakkar-local` sees the host's `/usr`, the Python installation, the
+virtual environment and the checkout, all read-only and at the host's paths. The mounts are made
+by the runtime, not asked for by the pod, so such a pod passes the `restricted` Pod Security
+level; code that was just edited runs at once, and no image of gigabytes is copied to any node.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drakkar.local.errors import ClusterError
+from drakkar.local.host import HostFacts
+from drakkar.local.images import PAUSE_IMAGE
+from drakkar.local.paths import checkout, data_folder
+
+RUNTIME_CLASS = "drakkar-local"
+CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
+
+_HOST_FILES = ("/usr", "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf.d")
+_DATA_IN_POD = "/opt/drakkar/data"
+
+
+@dataclass(frozen=True, slots=True)
+class HostMount:
+    """A path of the host, seen read-only in pods."""
+
+    source: Path
+    destination: Path
+
+
+def outermost(paths: Iterable[Path]) -> list[Path]:
+    """The paths without those that lie in another one of them."""
+    kept: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(outer) for outer in kept):
+            kept.append(path)
+    return kept
+
+
+def host_mounts() -> list[HostMount]:
+    """What pods of the runtime class see of this machine."""
+    wanted = [Path(name) for name in _HOST_FILES]
+    wanted += [Path(sys.base_prefix), Path(sys.prefix)]
+    source_tree = checkout()
+    if source_tree:
+        wanted.append(source_tree)
+    mounts = [HostMount(path, path) for path in outermost(p for p in wanted if p.exists())]
+    for mount in mounts:
+        if not mount.source.stat().st_mode & 0o004:
+            raise ClusterError(
+                f"Pods could not read {mount.source}: run 'chmod -R o+rX {mount.source}'."
+            )
+    data = data_folder()
+    data.mkdir(parents=True, exist_ok=True)
+    return [*mounts, HostMount(data, Path(_DATA_IN_POD))]
+
+
+def search_path() -> list[str]:
+    """PATH in pods: the environment's programs first."""
+    return [str(Path(sys.prefix) / "bin"), "/usr/local/bin", "/usr/bin", "/bin"]
+
+
+def with_host_mounts(spec: dict[str, Any], mounts: Iterable[HostMount]) -> dict[str, Any]:
+    """A runtime specification with read-only mounts of the host added."""
+    changed = copy.deepcopy(spec)
+    changed.setdefault("mounts", []).extend(
+        {
+            "destination": str(mount.destination),
+            "source": str(mount.source),
+            "type": "bind",
+            "options": ["rbind", "ro", "nosuid", "nodev"],
+        }
+        for mount in mounts
+    )
+    # Limits are inherited: containerd's default of 1024 open files is too few for a data loader,
+    # and where limits cannot be raised, naming any of them fails.
+    changed["process"].pop("rlimits", None)
+    return changed
+
+
+def containerd_config(*, root: Path, base_spec: Path, cni_config: Path, facts: HostFacts) -> str:
+    """The text of a node's containerd.toml.
+
+    containerd's state lies in the node's private /run, its root on the host's disk.
+    """
+    restrict_score = "false" if facts.may_raise_limits else "true"
+    return f"""\
+version = 2
+root = "{root}"
+state = "/run/containerd"
+
+[grpc]
+  address = "{CONTAINERD_SOCKET}"
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  restrict_oom_score_adj = {restrict_score}
+  disable_hugetlb_controller = true
+
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    default_runtime_name = "runc"
+
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{RUNTIME_CLASS}]
+      runtime_type = "io.containerd.runc.v2"
+      base_runtime_spec = "{base_spec}"
+
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{_cni_programs()}"
+    conf_dir = "{cni_config}"
+"""
+
+
+def _cni_programs() -> str:
+    """Debian's folder of network plugins, else the one of the upstream packages."""
+    return "/usr/lib/cni" if Path("/usr/lib/cni/bridge").exists() else "/opt/cni/bin"
+
+
+def cni_config(*, pods: str, data: Path) -> dict[str, Any]:
+    """How a node connects its pods: a bridge of its own, addresses from its /24."""
+    return {
+        "cniVersion": "0.4.0",
+        "name": "pods",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isGateway": True,
+                "ipMasq": False,
+                "hairpinMode": True,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(data),
+                    "ranges": [[{"subnet": pods}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
