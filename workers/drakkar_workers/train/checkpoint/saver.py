@@ -1,0 +1,168 @@
+"""Writes checkpoints while the training goes on.
+
+``save`` copies the tensors to host memory and returns; a thread then writes them through
+torch.distributed.checkpoint, each rank its share, and rank 0 publishes the folder when all are done.
+A failure is an ``Outcome`` with an error, the same on all ranks, never an exception in the training.
+"""
+
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from drakkar_workers.train.checkpoint import layout
+from drakkar_workers.train.checkpoint.layout import FileRecord, Manifest
+from drakkar_workers.train.checkpoint.state import Staging, rank_file
+from drakkar_workers.train.world import World
+
+Export = Callable[[Path, dict[str, Tensor]], None]
+"""Writes further files of a checkpoint (rank 0 only) into its folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one save ended."""
+
+    step: int
+    folder: Path | None
+    """The published folder, None if it failed."""
+    error: str | None
+    seconds: float
+
+
+class Saver:
+    """Saves into one checkpoint folder; every rank has one and calls it at the same steps."""
+
+    def __init__(self, directory: Path, *, keep: int, attempt: str, world: World) -> None:
+        self._directory = directory
+        self._keep = keep
+        self._attempt = attempt
+        self._world = world
+        self._staging = Staging()
+        self._thread: threading.Thread | None = None
+        self._outcome: Outcome | None = None
+
+    def save(
+        self,
+        tensors: dict[str, Tensor],
+        *,
+        manifest: Manifest,
+        own: bytes,
+        export: Export | None = None,
+    ) -> Outcome | None:
+        """Start to save; returns the outcome of the save before, if none has taken it yet.
+
+        ``manifest`` lacks its files, ``own`` is this rank's own state. Waits for the save before.
+        """
+        before = self.wait()
+        staged = self._staging.copy(tensors)
+        # A daemon: a thread that waits for a dead peer must not keep the process alive.
+        self._thread = threading.Thread(
+            target=self._run, args=(staged, manifest, own, export), name="saver", daemon=True
+        )
+        self._thread.start()
+        return before
+
+    def poll(self) -> Outcome | None:
+        """The outcome of a save that has ended and was not told yet; never waits."""
+        if self._thread is not None and self._thread.is_alive():
+            return None
+        return self.wait()
+
+    def wait(self) -> Outcome | None:
+        """Like ``poll``, but waits for a save that is under way."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def _run(
+        self, tensors: dict[str, Tensor], manifest: Manifest, own: bytes, export: Export | None
+    ) -> None:
+        begin = time.monotonic()
+        folder, error = None, None
+        try:
+            folder = self._write(tensors, manifest, own, export)
+        except Exception as failure:
+            error = describe(failure)
+        self._outcome = Outcome(manifest.step, folder, error, time.monotonic() - begin)
+
+    def _write(
+        self, tensors: dict[str, Tensor], manifest: Manifest, own: bytes, export: Export | None
+    ) -> Path:
+        temporary = self._directory / layout.temporary_name(manifest.step, self._attempt)
+        files: dict[str, FileRecord] = {}
+        error: str | None = None
+        try:
+            self._write_tensors(temporary, tensors)
+            files = self._write_own(temporary, tensors, own, export)
+        except Exception as failure:
+            error = describe(failure)
+        reports = self._world.saver_gather((error, files))
+        folder: Path | None = None
+        if self._world.is_first:
+            errors = [f"rank {rank}: {text}" for rank, (text, _) in enumerate(reports) if text]
+            error = errors[0] if errors else None
+            if error is None:
+                merged = {name: record for _, part in reports for name, record in part.items()}
+                try:
+                    folder = layout.publish(
+                        temporary, manifest.model_copy(update={"files": merged})
+                    )
+                    layout.prune(self._directory, self._keep)
+                except (OSError, ValueError) as failure:
+                    error = describe(failure)
+            if folder is None:
+                shutil.rmtree(temporary, ignore_errors=True)
+        folder, error = self._world.saver_from_first((folder, error))
+        if folder is None:
+            raise RuntimeError(error)
+        return folder
+
+    def _write_tensors(self, temporary: Path, tensors: dict[str, Tensor]) -> None:
+        with warnings.catch_warnings():
+            # DCP warns whenever it runs without a process group, which is meant for one rank.
+            warnings.simplefilter("ignore")
+            save(
+                dict(tensors),
+                storage_writer=FileSystemWriter(temporary, sync_files=True),
+                process_group=self._world.saver,
+                no_dist=self._world.size == 1,
+            )
+
+    def _write_own(
+        self, temporary: Path, tensors: dict[str, Tensor], own: bytes, export: Export | None
+    ) -> dict[str, FileRecord]:
+        """Write the files that only this rank writes; records of all its files."""
+        rank = self._world.rank
+        layout.write_synced(temporary / rank_file(rank), own)
+        mine = [rank_file(rank), *(path.name for path in temporary.glob(f"__{rank}_*.distcp"))]
+        if self._world.is_first:
+            mine.append(".metadata")
+            if export is not None:
+                before = {path.name for path in temporary.iterdir()}
+                export(temporary, tensors)
+                added = {path.name for path in temporary.iterdir()} - before
+                # Peers may be writing their own files at the same time.
+                mine += [name for name in added if not name.startswith(("__", "rank-"))]
+        return {name: layout.record(temporary / name) for name in mine}
+
+
+def describe(error: BaseException) -> str:
+    """One line for a person: DCP wraps the cause of a failure in a table of tracebacks."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        rank, (cause, _) = next(iter(sorted(failures.items())))
+        return f"rank {rank}: {describe(cause)}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

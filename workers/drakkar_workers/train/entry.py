@@ -1,0 +1,211 @@
+"""From the environment to an exit code: sets a run up, runs it, and names what went wrong."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from drakkar.exitcodes import ExitCode
+from drakkar_workers import channel
+from drakkar_workers.data import tokenizer as tokenizers
+from drakkar_workers.data.corpus import Corpus, default_cache, open_corpus
+from drakkar_workers.errors import ConfigError, TrainingError
+from drakkar_workers.train import control, flops, settings
+from drakkar_workers.train import world as worlds
+from drakkar_workers.train.checkpoint import layout, restore
+from drakkar_workers.train.checkpoint.saver import Saver
+from drakkar_workers.train.report import Reporter
+from drakkar_workers.train.sample import sample
+from drakkar_workers.train.settings import Settings
+from drakkar_workers.train.trainer import Trainer
+from drakkar_workers.train.world import World
+
+METRICS = "metrics.jsonl"
+RUN_FILE = "run.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train one rank; an ``ExitCode``. ``argv`` is the command line without the program's name.
+
+    Called once per process, in its main thread: it sets signal handlers and starts threads which
+    end with the process. Never raises an Exception; what went wrong is printed on stderr and told
+    to the agent as an error message.
+    """
+    environ = dict(os.environ)
+    rank = int(environ["RANK"]) if environ.get("RANK", "").isdigit() else 0
+    try:
+        run_settings = settings.read(settings.parse_arguments(argv or []), environ)
+        return run(run_settings, environ)
+    except ConfigError as error:
+        return _fail(rank, "ConfigError", str(error), ExitCode.CONFIG)
+    except TrainingError as error:
+        return _fail(rank, error.reason, str(error), ExitCode.CRASHED)
+    except Exception as error:
+        traceback.print_exc()
+        reason = "PeerLost" if lost_peer(error) else type(error).__name__
+        return _fail(rank, reason, " ".join(str(error).split()), ExitCode.CRASHED)
+
+
+def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
+    """Train one rank as told. Raises ConfigError, TrainingError, and torch's errors."""
+    control.wait_quietly()
+    rank, recipe = given.rank, given.recipe
+    reporter = Reporter(
+        rank=rank.rank,
+        epoch=given.epoch,
+        total_steps=recipe.steps,
+        metrics=given.checkpoint_dir / METRICS if given.checkpoint_dir else None,
+    )
+    reporter.phase("starting")
+    torch.set_num_threads(worlds.thread_count(environ, rank.local_world_size))
+    if given.checkpoint_dir is not None:
+        check_writable(given.checkpoint_dir, rank.rank)
+    corpus = open_corpus(recipe.data, recipe.sequence_length, default_cache(environ))
+    world = worlds.meet(rank, given.timeout_seconds)
+    with control.listening() as requests:
+        _check_same_data(corpus, world)
+        trainer = _set_up(given, corpus, world, reporter)
+        _restore(given, trainer, world, reporter)
+        trainer.warm_up()
+        complete = trainer.run(requests)
+    if not complete:
+        reporter.say(f"asked to leave at step {trainer.step}; state is saved")
+        worlds.part(world)
+        return ExitCode.CHECKPOINTED
+    if world.is_first and recipe.sample_tokens:
+        reporter.sample(_sample(given, corpus, trainer))
+    reporter.phase("done")
+    worlds.part(world)
+    return ExitCode.COMPLETE
+
+
+def check_writable(folder: Path, rank: int) -> None:
+    """Make the checkpoint folder and a file in it. Raises ConfigError with the path and the uid."""
+    probe = folder / f"{layout.TEMPORARY}probe-{rank}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"checkpoint folder {folder} can't be written as uid {os.getuid()} gid {os.getgid()}: "
+            f"{error.strerror}; give it to this user, or set fsGroup on the volume"
+        ) from None
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone: a victim, not the culprit."""
+    if isinstance(error, dist.DistNetworkError | dist.DistBackendError | dist.DistStoreError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("gloo/", "Connection closed by peer", "Connection reset by peer")
+    )
+
+
+def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -> Trainer:
+    saver, started = None, time.time()
+    if given.checkpoint_dir is not None:
+        attempt = world.from_first(f"{given.epoch}-{uuid.uuid4().hex[:8]}")
+        if world.is_first:
+            layout.clean(given.checkpoint_dir, attempt)
+            started = first_start(given.checkpoint_dir, started)
+        saver = Saver(
+            given.checkpoint_dir, keep=given.checkpoint_keep, attempt=attempt, world=world
+        )
+    started = world.from_first(started)
+    trainer = Trainer(given, corpus, world, reporter, saver=saver, started=started)
+    if world.is_first:
+        count = flops.parameter_count(trainer.shape)
+        precision = "bf16 autocast" if trainer.bf16 else "fp32"
+        reporter.say(
+            f"model: {count / 1e6:.2f}M parameters, {precision}, {world.size} rank(s) on "
+            f"{world.device.type}, {torch.get_num_threads()} thread(s) each"
+        )
+        reporter.say(
+            f"data: {given.recipe.data.source}, {len(corpus.train):,} tokens of "
+            f"{corpus.vocab_size}, {len(corpus.held_out):,} held out, "
+            f"unigram loss {corpus.unigram_loss:.3f} nats/token"
+        )
+        reporter.record(step=trainer.step, unigram_loss=corpus.unigram_loss)
+    return trainer
+
+
+def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter) -> None:
+    reporter.phase("restoring")
+    own_job = True
+    found = None
+    if given.checkpoint_dir is not None:
+        found = restore.newest(given.checkpoint_dir, world, reporter.warn)
+    if found is None and given.restore_from is not None:
+        own_job = False
+        found = _source(given.restore_from, world, reporter)
+    if found is None:
+        reporter.say("starting at step 0")
+        return
+    trainer.restore(found, own_job=own_job)
+    reporter.say(f"resuming at step {trainer.step} from {found.folder}")
+
+
+def _source(folder: Path, world: World, reporter: Reporter) -> restore.Found:
+    """The checkpoint that ``restoreFrom`` names: a step's folder, or a folder of them."""
+    is_step = world.from_first((folder / layout.MANIFEST).is_file())
+    if is_step:
+        found, trouble = restore.check(folder, world)
+    else:
+        found, trouble = restore.newest(folder, world, reporter.warn, move=False), None
+    if found is None:
+        why = trouble or "no checkpoint there"
+        raise ConfigError(f"spec.checkpoint.restoreFrom: {folder}: {why}")
+    return found
+
+
+def first_start(folder: Path, now: float) -> float:
+    """When the training in this folder first began; now, if it begins now."""
+    path = folder / RUN_FILE
+    try:
+        return float(json.loads(path.read_text())["started"])
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError):
+        return now
+    # On a full disk it is not written; checkpoints carry the time, too.
+    with contextlib.suppress(OSError):
+        layout.write_synced(path, json.dumps({"started": now}).encode())
+    return now
+
+
+def _check_same_data(corpus: Corpus, world: World) -> None:
+    digests = world.gather(corpus.digest)
+    others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        raise ConfigError(
+            f"data.source: rank {others[0]} has other tokens than rank 0: "
+            "their nodes hold different versions of the text"
+        )
+
+
+def _sample(given: Settings, corpus: Corpus, trainer: Trainer) -> str:
+    return sample(
+        trainer.model,
+        tokenizers.load(corpus.tokenizer_path),
+        prompt=given.recipe.sample_prompt,
+        tokens=given.recipe.sample_tokens,
+        seed=given.recipe.seed,
+        window=given.recipe.sequence_length,
+        precision=trainer.precision(),
+    )
+
+
+def _fail(rank: int, reason: str, message: str, code: ExitCode) -> ExitCode:
+    print(f"[rank {rank}] {reason}: {message}", file=sys.stderr, flush=True)
+    channel.send_error(rank=rank, reason=reason, message=message)
+    return code

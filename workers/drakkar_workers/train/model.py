@@ -1,0 +1,185 @@
+"""A Llama-style decoder (Touvron et al., arXiv 2302.13971) in plain torch.
+
+Parameters carry the names of Hugging Face's ``LlamaForCausalLM``, so a state dict needs no
+translation. Shape suffixes: B batch, T time, D hidden, H heads, K key and value heads, E head
+width, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the name all of torch's users give it)
+
+from drakkar.v1alpha1.recipes import ModelConfig
+
+INIT_STD = 0.02
+VOCAB_MULTIPLE = 64
+"""The embedding is padded to a multiple of this: matrix units dislike odd widths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All sizes of a model, nothing left to a default."""
+
+    vocab: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    mlp_hidden: int
+    max_length: int
+    rope_theta: float
+    tie_embeddings: bool
+    norm_epsilon: float = 1e-5
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+    @classmethod
+    def of(cls, config: ModelConfig, *, vocab_size: int, max_length: int) -> "Shape":
+        """The sizes that a recipe's model settings and a tokenizer's vocabulary give."""
+        return cls(
+            vocab=_up(vocab_size, VOCAB_MULTIPLE),
+            layers=config.layers,
+            hidden=config.hidden,
+            heads=config.heads,
+            kv_heads=config.kv_heads or config.heads,
+            mlp_hidden=config.mlp_hidden or _up(config.hidden * 8 // 3, 32),
+            max_length=max_length,
+            rope_theta=config.rope_theta,
+            tie_embeddings=config.tie_embeddings,
+        )
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with rotary positions."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        kv_width = shape.kv_heads * shape.head_width
+        self.q_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
+        self.k_proj = nn.Linear(shape.hidden, kv_width, bias=False)
+        self.v_proj = nn.Linear(shape.hidden, kv_width, bias=False)
+        self.o_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
+
+    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+        """Mix the positions of x: shape (B, T, D)."""
+        B, T, _ = x_BTD.shape
+        width = self.shape.head_width
+        q_BHTE = self.q_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
+        k_BKTE = self.k_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
+        v_BKTE = self.v_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
+        y_BHTE = F.scaled_dot_product_attention(
+            rotate(q_BHTE, cos_TE, sin_TE),
+            rotate(k_BKTE, cos_TE, sin_TE),
+            v_BKTE,
+            is_causal=True,
+            enable_gqa=self.shape.kv_heads != self.shape.heads,
+        )
+        out_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
+        return out_BTD
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.hidden, shape.mlp_hidden, bias=False)
+        self.up_proj = nn.Linear(shape.hidden, shape.mlp_hidden, bias=False)
+        self.down_proj = nn.Linear(shape.mlp_hidden, shape.hidden, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Shape (B, T, D)."""
+        out_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return out_BTD
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each on a normalised copy of the residual stream."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.norm_epsilon)
+        self.self_attn = Attention(shape)
+        self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.norm_epsilon)
+        self.mlp = MLP(shape)
+
+    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+        """Shape (B, T, D)."""
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TE, sin_TE)
+        out_BTD: Tensor = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        return out_BTD
+
+
+class Backbone(nn.Module):
+    """Embedding, layers, final norm."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab, shape.hidden)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.hidden, eps=shape.norm_epsilon)
+
+
+class Decoder(nn.Module):
+    """Token ids to logits, or straight to the loss."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = Backbone(shape)
+        self.lm_head = nn.Linear(shape.hidden, shape.vocab, bias=False)
+        self.apply(_initialise)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                # GPT-2: the residual stream sums 2 x layers of these.
+                nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * shape.layers))
+        if shape.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        cos_TE, sin_TE = rotary(shape.max_length, shape.head_width, shape.rope_theta)
+        # Not in the state dict: they follow from the shape.
+        self.register_buffer("cos_TE", cos_TE, persistent=False)
+        self.register_buffer("sin_TE", sin_TE, persistent=False)
+
+    def forward(self, ids_BT: Tensor, targets_BT: Tensor | None = None) -> Tensor:
+        """Logits, shape (B, T, V); with targets the sum of the losses in nats, a float32 scalar."""
+        T = ids_BT.shape[1]
+        cos_TE, sin_TE = self.get_buffer("cos_TE")[:T], self.get_buffer("sin_TE")[:T]
+        x_BTD = self.model.embed_tokens(ids_BT)
+        for layer in self.model.layers:
+            x_BTD = layer(x_BTD, cos_TE, sin_TE)
+        logits_BTV: Tensor = self.lm_head(self.model.norm(x_BTD))
+        if targets_BT is None:
+            return logits_BTV
+        return F.cross_entropy(
+            logits_BTV.float().flatten(0, 1), targets_BT.flatten(), reduction="sum"
+        )
+
+
+def rotary(length: int, width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every position's angles, each of shape (length, width)."""
+    frequency = theta ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency).repeat(1, 2)
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x_BHTE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al., arXiv 2104.09864), halves as Hugging Face lays them."""
+    first, second = x_BHTE.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (x_BHTE * cos_TE + turned * sin_TE).to(x_BHTE.dtype)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INIT_STD)
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

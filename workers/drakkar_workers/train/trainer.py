@@ -1,0 +1,342 @@
+"""The training loop of one rank.
+
+Steps are counted as done: step 5 is the state after five updates, and it is computed from the
+windows of step index 4.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from drakkar_workers.data.corpus import Corpus
+from drakkar_workers.data.sampler import slice_of_rank, windows_of_step
+from drakkar_workers.errors import ConfigError, TrainingError
+from drakkar_workers.train import batches, flops, optimizer
+from drakkar_workers.train.checkpoint import layout
+from drakkar_workers.train.checkpoint.export import export
+from drakkar_workers.train.checkpoint.layout import Manifest
+from drakkar_workers.train.checkpoint.restore import Found, load_tensors
+from drakkar_workers.train.checkpoint.saver import Outcome, Saver
+from drakkar_workers.train.checkpoint.state import (
+    RandomState,
+    prepare_optimizer,
+    rank_file,
+    seed_all,
+    tensors_of,
+)
+from drakkar_workers.train.control import Requests
+from drakkar_workers.train.model import Decoder, Shape
+from drakkar_workers.train.report import Reporter
+from drakkar_workers.train.settings import Settings
+from drakkar_workers.train.world import World, computes_bf16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Agreed:
+    """What all ranks know after a step's all-reduce."""
+
+    loss: float
+    """Nats per token, mean over all ranks' targets."""
+    save: bool
+    leave: bool
+
+
+class Trainer:
+    """Model, optimizer and position of one rank; every rank makes the same calls."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        world: World,
+        reporter: Reporter,
+        *,
+        saver: Saver | None,
+        started: float,
+    ) -> None:
+        self._settings = settings
+        self._recipe = settings.recipe
+        self._corpus = corpus
+        self._world = world
+        self._reporter = reporter
+        self._saver = saver
+        self.started = started
+        self.productive_seconds = 0.0
+        self.step = 0
+        self._saved_step: int | None = None
+        """Step of the newest save that was begun and has not failed."""
+
+        seed_all(self._recipe.seed)
+        self.shape = Shape.of(
+            self._recipe.model,
+            vocab_size=corpus.vocab_size,
+            max_length=self._recipe.sequence_length,
+        )
+        self.model = Decoder(self.shape).to(world.device)
+        self._optimizer = optimizer.build(self.model, self._recipe)
+        prepare_optimizer(self._optimizer, 0)
+        seed_all(self._recipe.seed + world.rank)
+        self._parallel: nn.Module = self.model
+        if world.size > 1:
+            self._parallel = DistributedDataParallel(
+                self.model,
+                device_ids=[world.device.index] if world.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+        self.bf16 = self._agree_on_bf16()
+        self.tokens_per_step = self._recipe.batch_size * self._recipe.sequence_length
+        self._flops_per_token = flops.flops_per_token(self.shape, self._recipe.sequence_length)
+        name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
+        peak = flops.peak_flops(name)
+        self._peak = peak * world.size if peak else None
+
+    def precision(self) -> torch.autocast:
+        """Context for forward passes."""
+        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def restore(self, found: Found, *, own_job: bool) -> None:
+        """Take over the state of a checkpoint; ``own_job`` also its clocks.
+
+        Raises ConfigError if it holds another model or was trained on other tokens.
+        """
+        manifest = found.manifest
+        expected = dataclasses.asdict(self.shape)
+        differing = [k for k in expected if manifest.model.get(k) != expected[k]]
+        if differing:
+            key = differing[0]
+            raise ConfigError(
+                f"checkpoint {found.folder} is of another model: {key} is "
+                f"{manifest.model.get(key)} there and {expected[key]} here; "
+                "use another checkpoint folder or the same model"
+            )
+        if own_job and manifest.data_sha256 != self._corpus.digest:
+            self._reporter.warn(f"checkpoint {found.folder} was trained on other data")
+        load_tensors(found.folder, tensors_of(self.model, self._optimizer))
+        prepare_optimizer(self._optimizer, manifest.step)
+        self.step = manifest.step
+        if own_job:
+            self.started = manifest.started
+            self.productive_seconds = manifest.productive_seconds
+            self._saved_step = manifest.step
+        own = rank_file(self._world.rank)
+        if manifest.world_size == self._world.size and own in manifest.files:
+            RandomState.load((found.folder / own).read_bytes()).restore(self._world.device)
+        else:
+            # Another number of ranks: no rank's old generators are this rank's.
+            seed_all(self._recipe.seed + self._world.rank + self.step * self._world.size)
+
+    def warm_up(self) -> None:
+        """One backward pass that changes nothing.
+
+        DDP lays its buckets out anew after the first pass, and so sums gradients in another order:
+        without this a resumed run would differ from an uninterrupted one in the last bits.
+        """
+        if self._world.size == 1:
+            return
+        ids = torch.zeros(2, 2, 8, dtype=torch.long, device=self._world.device)
+        for part in ids:
+            with self.precision():
+                loss = self._parallel(part, part)
+            (loss * 0.0).backward()
+        self._optimizer.zero_grad(set_to_none=False)
+
+    def run(self, requests: Requests) -> bool:
+        """Train to the last step. False if the gang was asked to leave before, its state saved.
+
+        Raises TrainingError for a loss that is no number, or if the last state can't be saved.
+        """
+        recipe, every = self._recipe, self._settings.checkpoint_every
+        evaluated = -1
+        self._reporter.phase("training")
+        while self.step < recipe.steps:
+            begin = time.monotonic()
+            agreed = self._train_step(requests)
+            self.step += 1
+            seconds = time.monotonic() - begin
+            self.productive_seconds += seconds
+            self._tell(agreed.loss, seconds)
+            if self.step % recipe.eval_every == 0 or self.step == recipe.steps:
+                self.evaluate()
+                evaluated = self.step
+            self._note(self._saver.poll() if self._saver else None)
+            if self.step == recipe.steps:
+                break
+            if agreed.leave:
+                self._save_last()
+                return False
+            if agreed.save or self.step % every == 0:
+                self._save()
+        if evaluated != self.step:
+            self.evaluate()
+        self._save_last(final=True)
+        return True
+
+    def evaluate(self) -> float:
+        """Held-out loss in nats per token, over all ranks; counts as productive time."""
+        begin = time.monotonic()
+        recipe = self._recipe
+        starts = batches.held_out_starts(
+            len(self._corpus.held_out),
+            recipe.sequence_length,
+            recipe.eval_batches * recipe.batch_size,
+        )[self._world.rank :: self._world.size]
+        size = recipe.batch_size // (self._world.size * recipe.gradient_accumulation)
+        total = 0.0
+        self.model.eval()
+        with torch.inference_mode(), self.precision():
+            for at in range(0, len(starts), size):
+                ids, targets = self._windows(self._corpus.held_out, starts[at : at + size])
+                total += self.model(ids, targets).item()
+        self.model.train()
+        total, tokens = self._world.sum((total, float(len(starts) * recipe.sequence_length)))
+        loss = total / tokens
+        self.productive_seconds += time.monotonic() - begin
+        self._reporter.evaluation(step=self.step, loss=loss, unigram=self._corpus.unigram_loss)
+        return loss
+
+    def _train_step(self, requests: Requests) -> Agreed:
+        recipe, world = self._recipe, self._world
+        starts = windows_of_step(
+            step=self.step,
+            batch=recipe.batch_size,
+            tokens=len(self._corpus.train),
+            sequence=recipe.sequence_length,
+            seed=recipe.seed,
+        )
+        micros = recipe.gradient_accumulation
+        # Every window is full, so all ranks know the number of targets in the whole step: the
+        # gradient is that of their mean, however they are spread over ranks and micro-batches.
+        # DDP takes the mean over ranks, hence the factor.
+        scale = world.size / self.tokens_per_step
+        loss_sum = torch.zeros((), device=world.device)
+        for micro in range(micros):
+            mine = slice_of_rank(
+                starts, rank=world.rank, world=world.size, micro=micro, micros=micros
+            )
+            ids, targets = self._windows(self._corpus.train, mine)
+            with self._synchronise(micro == micros - 1):
+                with self.precision():
+                    loss = self._parallel(ids, targets)
+                (loss * scale).backward()
+            loss_sum += loss.detach()
+        total, save, leave = world.sum((loss_sum.item(), *requests.take()))
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        mean = total / self.tokens_per_step
+        if not (math.isfinite(mean) and math.isfinite(norm)):
+            raise TrainingError(
+                "NonFiniteLoss",
+                f"step {self.step + 1}: loss is {mean}, gradient norm {float(norm)}; a lower "
+                "learningRate or clipNorm, a longer warm-up or precision fp32 may help",
+            )
+        optimizer.set_learning_rate(self._optimizer, optimizer.learning_rate(self.step, recipe))
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=world.size == 1)
+        return Agreed(loss=mean, save=save > 0, leave=leave > 0)
+
+    def _windows(self, tokens: batches.Tokens, starts: batches.Starts) -> tuple[Tensor, Tensor]:
+        return batches.gather(tokens, starts, self._recipe.sequence_length, self._world.device)
+
+    def _synchronise(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients travel with the last micro-batch only."""
+        if last or not isinstance(self._parallel, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._parallel.no_sync()
+
+    def _tell(self, loss: float, seconds: float) -> None:
+        rate = self.tokens_per_step / seconds
+        self._reporter.step(
+            step=self.step,
+            loss=loss,
+            tokens_per_second=rate,
+            mfu=rate * self._flops_per_token / self._peak if self._peak else None,
+            step_seconds=seconds,
+            productive_seconds=self.productive_seconds,
+            started=self.started,
+        )
+
+    def _save(self, *, final: bool = False) -> None:
+        if self._saver is None:
+            return
+        recipe = self._recipe.model_dump(mode="json")
+        manifest = Manifest(
+            step=self.step,
+            world_size=self._world.size,
+            time=time.time(),
+            started=self.started,
+            productive_seconds=self.productive_seconds,
+            recipe=recipe,
+            recipe_sha256=layout.recipe_digest(recipe),
+            model=dataclasses.asdict(self.shape),
+            data_sha256=self._corpus.digest,
+            files={},
+        )
+        self._saved_step = self.step
+        before = self._saver.save(
+            tensors_of(self.model, self._optimizer),
+            manifest=manifest,
+            own=RandomState.capture(self._world.device).dump(),
+            export=self._export if final else None,
+        )
+        self._note(before)
+
+    def _save_last(self, *, final: bool = False) -> None:
+        """Save this state and wait until it is published."""
+        if self._saver is None:
+            return
+        self._reporter.phase("saving")
+        self._note(self._saver.wait())
+        if self._saved_step == self.step:
+            return
+        self._save(final=final)
+        outcome = self._saver.wait()
+        self._note(outcome)
+        if outcome is not None and outcome.error is not None:
+            raise TrainingError(
+                "CheckpointFailed", f"step {self.step} could not be saved: {outcome.error}"
+            )
+
+    def _note(self, outcome: Outcome | None) -> None:
+        if outcome is None:
+            return
+        if outcome.folder is not None:
+            root = self._settings.checkpoint_root or outcome.folder.parent
+            self._reporter.checkpoint(
+                step=outcome.step, path=relative(outcome.folder, root), seconds=outcome.seconds
+            )
+            return
+        if self._saved_step == outcome.step:
+            self._saved_step = None
+        if self._world.is_first:
+            self._reporter.trouble(
+                "CheckpointFailed",
+                f"checkpoint of step {outcome.step} failed: {outcome.error}; "
+                "training goes on, the next one is tried in due course",
+            )
+
+    def _export(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        export(
+            folder,
+            tensors,
+            shape=self.shape,
+            tokenizer=self._corpus.tokenizer_path,
+            vocab_size=self._corpus.vocab_size,
+        )
+
+    def _agree_on_bf16(self) -> bool:
+        """Whether to compute in bf16: all ranks or none, else their sums would differ in kind."""
+        if self._recipe.precision != "auto":
+            return self._recipe.precision == "bf16"
+        able = self._world.sum((float(computes_bf16(self._world.device)),))[0]
+        return able == self._world.size
+
+
+def relative(folder: Path, root: Path) -> str:
+    """A folder as seen from the volume's root; its whole path if it lies elsewhere."""
+    return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
