@@ -14,8 +14,17 @@ from drakkar_operator.reconcile.trainingjob import Context, placed, plan, unplac
 from support.jobs import NOW, after, job, node, pod
 
 NODES = ("a", "b", "c", "d")
-STEPS = 12
-FAULTS = ("none", "kill pod", "delete pod", "lose node", "return node", "refuse", "suspend")
+STEPS = 5
+FAULTS = (
+    "none",
+    "kill pod",
+    "delete pod",
+    "lose node",
+    "return node",
+    "refuse",
+    "suspend",
+    "fail at the end",
+)
 
 
 class World:
@@ -29,6 +38,7 @@ class World:
         self.step = 0
         self.incarnations = 0
         self.refusing: set[str] = set()
+        self.fails_at_the_end = False
 
     def report(self) -> Report | None:
         """What the coordinator would say, if it lives."""
@@ -139,6 +149,11 @@ class World:
             if self.step >= STEPS:
                 for view in gang:
                     self.pods[view.name] = replace(view, phase="Succeeded", running=False)
+                if self.fails_at_the_end:
+                    self.fails_at_the_end = False
+                    self.step -= 1
+                    last = self.pods["gpt-0"]
+                    self.pods["gpt-0"] = replace(last, phase="Failed", exit_code=137)
 
     def hurt(self, fault: str, choice: int) -> None:
         """Inject a fault into one pod or node."""
@@ -159,6 +174,8 @@ class World:
             self.nodes[name] = replace(self.nodes[name], ready=True)
         elif fault == "refuse":
             self.refusing.add(name)
+        elif fault == "fail at the end":
+            self.fails_at_the_end = True
         elif fault == "suspend":
             self.suspend(not self.job.spec.suspend)
 
@@ -168,8 +185,10 @@ class World:
         self.job = replace(self.job, spec=spec)
 
     def heal(self) -> None:
-        """Everything works from now on."""
-        self.nodes = {name: node(name) for name in NODES}
+        """Nothing else breaks, and as many nodes return as the gang needs; the others stay lost."""
+        for name in NODES:
+            if sum(view.ready for view in self.nodes.values()) < 3:
+                self.nodes[name] = node(name)
         self.refusing.clear()
         self.suspend(False)
 
