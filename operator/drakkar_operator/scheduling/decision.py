@@ -1,0 +1,68 @@
+"""The answer to a gang's request: Placed or Unplaced."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from drakkar_operator.model import Amounts
+from drakkar_operator.scheduling.request import GangRequest, HostPort, Key
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room on a node for a rank that holds it by decision: its pod is not bound yet."""
+
+    key: Key
+    replica: int
+    node: str
+    requests: Amounts
+    host_ports: tuple[HostPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Every missing rank has a node."""
+
+    request: GangRequest = field(repr=False)
+    nodes: Mapping[int, str]
+    """Node of each index that was missing."""
+    level: str
+    """Tightest level with one domain that holds the whole gang, or 'cluster'."""
+    domain: str
+    """Name of that domain, widest label first."""
+
+    @property
+    def all_nodes(self) -> tuple[str, ...]:
+        """Node of every rank, in order of index."""
+        both = {**self.request.fixed, **self.nodes}
+        return tuple(both[at] for at in sorted(both))
+
+    @property
+    def reservations(self) -> tuple[Reservation, ...]:
+        """The room that the placed ranks take."""
+        request = self.request
+        return tuple(
+            Reservation(request.key, at, node, request.requests, request.host_ports)
+            for at, node in self.nodes.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """The gang has no place now."""
+
+    reason: str
+    """One sentence with numbers, for people."""
+    need: int = 0
+    """Units that must fit together."""
+    best: int = 0
+    """Units that the best domain has room for."""
+    unit: str = "replica"
+    """replica or group."""
+    level: str = ""
+    """Level of the domain that all units must share, or 'cluster'."""
+    domain: str = ""
+    """Name of the best domain."""
+    blocked_by: Mapping[str, int] = field(default_factory=dict)
+    """Per resource: how much is short in the best domain, if that resource alone is too scarce."""
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    """Per predicate: nodes that it rules out (each counted once, at the first one)."""

@@ -1,0 +1,246 @@
+"""Why a gang has no place: one honest sentence with numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from drakkar.quantity import show
+from drakkar_operator.scheduling import predicates
+from drakkar_operator.scheduling.decision import Unplaced
+from drakkar_operator.scheduling.nodes import NodeTable
+from drakkar_operator.scheduling.predicates import Eligibility
+from drakkar_operator.scheduling.request import GangRequest
+from drakkar_operator.scheduling.snapshot import Snapshot
+from drakkar_operator.scheduling.topology import IntArray
+
+_MOST_TAINTS = 3
+"""Taints that a reason names before it says 'others'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """The domain where the gang comes nearest to fitting."""
+
+    depth: int
+    domain: int
+    need: int
+    best: int
+    unit: str
+    anchored: bool
+    """Ranks that stay tie the gang to this domain."""
+    torn: str | None = None
+    """What stands in the way besides the room."""
+
+
+def explain(
+    snapshot: Snapshot,
+    request: GangRequest,
+    suits: Eligibility,
+    rooms: IntArray,
+    where: Shortage,
+) -> Unplaced:
+    """The verdict for a request that does not fit: text and numbers."""
+    nodes = snapshot.nodes
+    tree = nodes.tree
+    blocked = {} if where.unit == "group" else _blocked(snapshot, request, suits, where)
+    excluded = dict(suits.excluded)
+    if full := int((suits.mask & (rooms <= 0)).sum()):
+        excluded[predicates.FULL] = full
+    reason = (
+        _no_node_suits(nodes, request, suits)
+        or _too_large(nodes, request, suits)
+        or (where.torn and f"{where.torn}")
+        or _too_few(snapshot, request, suits, where, blocked)
+    )
+    tail = show_excluded(excluded, len(nodes))
+    return Unplaced(
+        reason=f"{reason}; {tail}" if tail else reason,
+        need=where.need,
+        best=where.best,
+        unit=where.unit,
+        level=tree.level(where.depth),
+        domain=tree.domain_name(where.depth, where.domain),
+        blocked_by=blocked,
+        excluded=excluded,
+    )
+
+
+def show_amounts(amounts: Mapping[str, int]) -> str:
+    """8 nvidia.com/gpu, 4 cpu and 16Gi memory: devices first."""
+    ranked = sorted(
+        (r for r, amount in amounts.items() if amount > 0),
+        key=lambda r: (
+            "/" not in r,
+            ("cpu", "memory").index(r) if r in ("cpu", "memory") else 2,
+            r,
+        ),
+    )
+    parts = [f"{show(resource, amounts[resource])} {resource}" for resource in ranked]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def show_excluded(excluded: Mapping[str, int], total: int) -> str:
+    """of 12 nodes 2 are cordoned, 1 is not ready, 4 have taint X not tolerated."""
+    parts: list[str] = []
+    taints = sorted(
+        ((n, name) for name, n in excluded.items() if name.startswith(predicates.TAINT)),
+        key=lambda pair: (-pair[0], pair[1]),
+    )
+    plain = {name: n for name, n in excluded.items() if not name.startswith(predicates.TAINT)}
+    states = [(plain.pop(name, 0), name) for name in (predicates.CORDONED, predicates.NOT_READY)]
+    parts += [f"{n} {_are(n)} {name}" for n, name in states if n]
+    parts += [f"{n} {_have(n)} {name} not tolerated" for n, name in taints[:_MOST_TAINTS]]
+    if others := sum(n for n, _ in taints[_MOST_TAINTS:]):
+        parts.append(f"{others} {_have(others)} other taints not tolerated")
+    full = plain.pop(predicates.FULL, 0)
+    for name, n in plain.items():
+        if name == predicates.AVOIDED:
+            parts.append(f"{n} {_are(n)} avoided after a fault")
+        elif name.startswith(predicates.PORT):
+            parts.append(f"{n} {_have(n)} {name} in use")
+        else:
+            parts.append(f"{n} {'does' if n == 1 else 'do'} not match the {name}")
+    if full:
+        parts.append(f"{full} {_have(full)} no room for a replica")
+    if not parts:
+        return ""
+    return f"of {total} node{'s' if total > 1 else ''} {', '.join(parts)}"
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _have(n: int) -> str:
+    return "has" if n == 1 else "have"
+
+
+def _no_node_suits(nodes: NodeTable, request: GangRequest, suits: Eligibility) -> str | None:
+    if suits.mask.any():
+        return None
+    for key, value in sorted(request.node_selector.items()):
+        if value not in nodes.label(key).values:
+            return f"no node has the label {key}={value} that the node selector asks for"
+    if predicates.AFFINITY in suits.excluded and len(suits.excluded) == 1:
+        wanted = " or ".join(str(term) for term in request.node_affinity)
+        return f"no node matches the node affinity: {wanted}"
+    return "no node can take a replica"
+
+
+def _too_large(nodes: NodeTable, request: GangRequest, suits: Eligibility) -> str | None:
+    """A single replica that no suitable node could hold, were it empty."""
+    if not suits.mask.any():
+        return None
+    largest = nodes.allocatable[suits.mask]
+    holds = np.ones(len(largest), dtype=np.bool_)
+    wanted = {**{r: a for r, a in request.requests.items() if a > 0}, "pods": 1}
+    for resource, amount in wanted.items():
+        column = nodes.columns.get(resource)
+        most = int(largest[:, column].max()) if column is not None else 0
+        if most == 0:
+            every = column is None or not nodes.allocatable[:, column].any()
+            return f"no {'' if every else 'suitable '}node offers {resource}"
+        if most < amount:
+            which = "largest node has" if suits.mask.all() else "largest suitable node has"
+            return (
+                f"needs {show(resource, amount)} {resource} on one node; "
+                f"the {which} {show(resource, most)}"
+            )
+        holds &= largest[:, column] >= amount
+    if not holds.any():
+        return f"needs {show_amounts(request.requests)} on one node; no node has all of it"
+    return None
+
+
+def _blocked(
+    snapshot: Snapshot, request: GangRequest, suits: Eligibility, where: Shortage
+) -> dict[str, int]:
+    """Per resource that alone keeps the gang out of the domain: how much more it would take."""
+    nodes = snapshot.nodes
+    part = nodes.tree.nodes_of(where.depth, where.domain)
+    mask = suits.mask[part]
+    short = {}
+    for resource, amount in {**request.requests, "pods": 1}.items():
+        if amount <= 0:
+            continue
+        column = nodes.columns.get(resource)
+        free = np.maximum(snapshot.free[part, column][mask], 0) if column is not None else None
+        fit = int((free // amount).sum()) if free is not None else 0
+        if fit < where.need:
+            short[resource] = (where.need - fit) * amount
+    return short
+
+
+def _too_few(
+    snapshot: Snapshot,
+    request: GangRequest,
+    suits: Eligibility,
+    where: Shortage,
+    blocked: Mapping[str, int],
+) -> str:
+    tree = snapshot.nodes.tree
+    level = tree.level(where.depth)
+    # Devices, and of the rest what is short: the other amounts only lengthen the sentence.
+    named = {r: a for r, a in request.requests.items() if "/" in r or r in blocked}
+    amounts = show_amounts(named) or show_amounts(request.requests)
+    each = " each" if len(request.missing) > 1 else ""
+    more = "more " if request.repair else ""
+    if where.unit == "group":
+        size, at = request.topology.group_size, request.topology.group_level
+        what = (
+            f"{where.need} {more}{_plural('group', where.need)} of {size} replicas with "
+            f"{amounts} each, every group in one {at}"
+        )
+    else:
+        what = f"{where.need} {more}{_plural('replica', where.need)}"
+        what += f" with {amounts}{each}" if amounts else ""
+    if where.depth == 0:
+        place, best = "", "the cluster"
+    elif where.anchored:
+        name = tree.domain_name(where.depth, where.domain)
+        place, best = f" in {level} {name}, where the other ranks are", "it"
+    else:
+        name = tree.domain_name(where.depth, where.domain)
+        place, best = (
+            f"{', all' if where.unit == 'group' else ''} in one {level}",
+            (f"the best {level} ({name})"),
+        )
+    text = f"needs {what}{place}; {best} has room for {where.best}"
+    if where.unit != "group" and not blocked:
+        text += "; what is free is scattered over nodes that lack the rest"
+    else:
+        text += _scattered(snapshot, suits, request, where, blocked)
+    if level in tree.unlabelled and where.depth < tree.leaf:
+        label = tree.levels[where.depth - 1][1]
+        text += f"; no node has the label {label} of this level"
+    return text
+
+
+def _scattered(
+    snapshot: Snapshot,
+    suits: Eligibility,
+    request: GangRequest,
+    where: Shortage,
+    blocked: Mapping[str, int],
+) -> str:
+    """A hint at fragmentation: enough is free in total, but not enough on one node at a time."""
+    nodes = snapshot.nodes
+    part = nodes.tree.nodes_of(where.depth, where.domain)
+    mask = suits.mask[part]
+    for resource in sorted(blocked, key=lambda r: ("/" not in r, r)):
+        column = nodes.columns.get(resource)
+        amount = request.requests.get(resource, 1)
+        if column is None or not mask.any():
+            continue
+        free = np.maximum(snapshot.free[part, column][mask], 0)
+        if int(free.sum()) >= where.need * amount:
+            return (
+                f"; {show(resource, int(free.sum()))} {resource} are free there, "
+                f"but scattered: at most {show(resource, int(free.max()))} on one node"
+            )
+    return ""
+
+
+def _plural(word: str, n: int) -> str:
+    return word if n == 1 else f"{word}s"

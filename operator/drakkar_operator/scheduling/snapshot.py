@@ -1,0 +1,112 @@
+"""Snapshot: what is free on every node at one moment, immutable."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from drakkar_operator.model import Amounts, NodeView, PodView
+from drakkar_operator.scheduling.decision import Placed, Reservation
+from drakkar_operator.scheduling.nodes import NodeTable
+from drakkar_operator.scheduling.request import ANY_ADDRESS, HostPort
+from drakkar_operator.scheduling.topology import IntArray, Levels
+
+Ports = Mapping[tuple[str, int], frozenset[tuple[str, str]]]
+"""(protocol, port) -> the (node, host IP) pairs where it is in use."""
+
+
+def port_key(port: HostPort) -> tuple[tuple[str, int], str]:
+    """((protocol, port), host IP) with the defaults filled in."""
+    address, protocol, number = port
+    return (protocol or "TCP", number), address or ANY_ADDRESS
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Free amounts, nodes x resources, in the units of ``drakkar_operator.model``.
+
+    Free is allocatable less the requests of every bound pod that is not finished (Drakkar's own
+    and others', also while it is being deleted) and less reservations. It is negative where a node
+    holds more than it offers.
+    """
+
+    nodes: NodeTable
+    free: IntArray
+    ports: Ports
+
+    @classmethod
+    def build(
+        cls,
+        nodes: Iterable[NodeView],
+        pods: Iterable[PodView],
+        reserved: Iterable[Reservation],
+        levels: Levels,
+    ) -> "Snapshot":
+        """A snapshot from scratch. ClusterState keeps one up to date at less cost."""
+        table = NodeTable.build(nodes, levels)
+        taken: list[tuple[str, Amounts, tuple[HostPort, ...]]] = [
+            (pod.node, pod.requests, pod.host_ports)
+            for pod in pods
+            if pod.node is not None and not pod.finished
+        ]
+        taken += [(rank.node, rank.requests, rank.host_ports) for rank in reserved]
+        empty = cls(table, table.allocatable, {})
+        return empty._moved(taken, -1)
+
+    def assume(self, taken: Placed | Iterable[Reservation]) -> "Snapshot":
+        """This snapshot with the ranks on their nodes. Unknown nodes are passed over."""
+        return self._moved(_rooms(taken), -1)
+
+    def release(self, taken: Placed | Iterable[Reservation]) -> "Snapshot":
+        """This snapshot without the ranks: the inverse of ``assume``."""
+        return self._moved(_rooms(taken), +1)
+
+    def _moved(
+        self, rooms: Iterable[tuple[str, Amounts, tuple[HostPort, ...]]], sign: int
+    ) -> "Snapshot":
+        index, columns = self.nodes.tree.index, self.nodes.columns
+        rows: list[int] = []
+        cols: list[int] = []
+        amounts: list[int] = []
+        used: dict[tuple[str, int], set[tuple[str, str]]] = {}
+        pods = columns["pods"]
+        for node, requests, ports in rooms:
+            at = index.get(node)
+            if at is None:
+                continue
+            rows.append(at)
+            cols.append(pods)
+            amounts.append(1)
+            for resource, amount in requests.items():
+                column = columns.get(resource)
+                if column is not None and column != pods:
+                    rows.append(at)
+                    cols.append(column)
+                    amounts.append(amount)
+            for port in ports:
+                key, address = port_key(port)
+                used.setdefault(key, set()).add((node, address))
+        free = self.free.copy(order="F")
+        np.add.at(free, (rows, cols), sign * np.array(amounts, dtype=np.int64))
+        free.setflags(write=False)
+        if not used:
+            return Snapshot(self.nodes, free, self.ports)
+        both = dict(self.ports)
+        for key, places in used.items():
+            known = both.get(key, frozenset())
+            both[key] = known | places if sign < 0 else known - places
+        return Snapshot(self.nodes, free, both)
+
+    def free_of(self, node: str) -> dict[str, int]:
+        """Free amounts of one node. Raises KeyError if there is no such node."""
+        row = self.free[self.nodes.tree.index[node]]
+        return {name: int(row[at]) for name, at in self.nodes.columns.items()}
+
+
+def _rooms(
+    taken: Placed | Iterable[Reservation],
+) -> Iterable[tuple[str, Amounts, tuple[HostPort, ...]]]:
+    if isinstance(taken, Placed):
+        request = taken.request
+        return [(node, request.requests, request.host_ports) for node in taken.nodes.values()]
+    return [(rank.node, rank.requests, rank.host_ports) for rank in taken]
