@@ -1,0 +1,140 @@
+"""The client: one attribute per kind, and the few other requests that commands need."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from drakkar.client.errors import InvalidError, NotInstalledError
+from drakkar.client.kubeconfig import Connection, load
+from drakkar.client.resource import CLI_FIELD_MANAGER, ResourceClient
+from drakkar.client.transport import APPLY, Object, Transport, path_of
+from drakkar.constants import GROUP, LABEL_JOB
+from drakkar.v1alpha1 import Queue, Topology, TrainingJob
+
+
+class Client:
+    """Drakkar on one cluster. Methods raise drakkar.client.ClientError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.namespace = connection.namespace
+        """Namespace of names that come without one."""
+        self._transport = Transport(connection)
+        self._resources: dict[str, dict[str, Any]] = {}
+        self.training_jobs = ResourceClient(self._transport, TrainingJob, self.namespace)
+        self.queues = ResourceClient(self._transport, Queue, self.namespace)
+        self.topologies = ResourceClient(self._transport, Topology, self.namespace)
+
+    @classmethod
+    def connect(
+        cls,
+        kubeconfig: str | None = None,
+        *,
+        context: str | None = None,
+        namespace: str | None = None,
+    ) -> Self:
+        """The cluster of the kubeconfig given, of $KUBECONFIG, ~/.kube/config or the local one."""
+        connection = load(kubeconfig, context)
+        if namespace:
+            connection = Connection(connection.configuration, namespace, connection.source)
+        return cls(connection)
+
+    def server_version(self) -> str:
+        """Version of Kubernetes, such as v1.37.2."""
+        return str(self._transport.request("GET", "/version", target="/version")["gitVersion"])
+
+    def apply(self, manifest: Mapping[str, Any], namespace: str | None = None) -> Object:
+        """Create or change an object of any kind by server-side apply, with strict fields."""
+        api_version, kind = str(manifest["apiVersion"]), str(manifest["kind"])
+        name = str(manifest.get("metadata", {}).get("name", ""))
+        resource = self._resource(api_version, kind)
+        target = f"{kind} {name}"
+        if not name:
+            raise InvalidError(f"{kind}: metadata.name is missing: give the object a name.")
+        path = _group_path(api_version)
+        if resource["namespaced"]:
+            where = manifest["metadata"].get("namespace") or namespace or self.namespace
+            path += path_of("namespaces", where)
+            target = f"{kind} {where}/{name}"
+        return self._transport.request(
+            "PATCH",
+            path + path_of(resource["name"], name),
+            target=target,
+            query={
+                "fieldManager": CLI_FIELD_MANAGER,
+                "force": "true",
+                "fieldValidation": "Strict",
+            },
+            body=dict(manifest),
+            content_type=APPLY,
+        )
+
+    def pods(self, job: str, namespace: str | None = None) -> list[Object]:
+        """The pods of a TrainingJob, by name."""
+        found = self._transport.request(
+            "GET",
+            path_of("api", "v1", "namespaces", namespace or self.namespace, "pods"),
+            target=f"pods of {job}",
+            query={"labelSelector": f"{LABEL_JOB}={job}"},
+        )
+        items: list[Object] = found.get("items", [])
+        return sorted(items, key=lambda item: str(item["metadata"]["name"]))
+
+    def events(self, namespace: str | None = None, **fields: str) -> list[Object]:
+        """Events whose fields match, oldest first; for example ``type="Warning"``.
+
+        ``__`` in a keyword stands for a dot: ``involvedObject__name="train-gpt"``.
+        """
+        selector = ",".join(f"{key.replace('__', '.')}={value}" for key, value in fields.items())
+        found = self._transport.request(
+            "GET",
+            path_of("api", "v1", "namespaces", namespace or self.namespace, "events"),
+            target="events",
+            query={"fieldSelector": selector} if selector else {},
+        )
+        items: list[Object] = found.get("items", [])
+        return sorted(items, key=_time_of_event)
+
+    def log_lines(
+        self, pod: str, namespace: str | None = None, *, target: str = "", **query: str
+    ) -> Iterator[str]:
+        """Lines of a container's log; query as the API has it (container, follow, sinceTime...)."""
+        where = namespace or self.namespace
+        return self._transport.lines(
+            path_of("api", "v1", "namespaces", where, "pods", pod, "log"),
+            target=target or f"log of pod {where}/{pod}",
+            query=query,
+            read_timeout=None if query.get("follow") == "true" else 30.0,
+        )
+
+    def _resource(self, api_version: str, kind: str) -> dict[str, Any]:
+        if api_version not in self._resources:
+            try:
+                found = self._transport.request(
+                    "GET", _group_path(api_version), target=f"{kind} ({api_version})"
+                )
+            except NotInstalledError:
+                if api_version.startswith(f"{GROUP}/"):
+                    raise
+                raise NotInstalledError(
+                    f"The cluster knows no kind {kind} of {api_version}: "
+                    "correct apiVersion and kind, or install what brings them."
+                ) from None
+            self._resources[api_version] = {
+                item["kind"]: item for item in found["resources"] if "/" not in item["name"]
+            }
+        resource: dict[str, Any] | None = self._resources[api_version].get(kind)
+        if resource is None:
+            raise NotInstalledError(f"The cluster knows no kind {kind} of {api_version}.")
+        return resource
+
+
+def _group_path(api_version: str) -> str:
+    parts = api_version.split("/")
+    return path_of("apis", *parts) if len(parts) == 2 else path_of("api", *parts)
+
+
+def _time_of_event(event: Object) -> str:
+    return str(
+        event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"].get("creationTimestamp", "")
+    )
