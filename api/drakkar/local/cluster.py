@@ -24,6 +24,7 @@ from pathlib import Path
 from drakkar.local import state
 from drakkar.local.errors import ClusterError
 from drakkar.local.kubeapi import KubeApi
+from drakkar.local.node import NodeMachine
 from drakkar.local.paths import DEFAULT_NAME, ClusterPaths
 from drakkar.local.progress import Progress, Silent
 from drakkar.local.providers import Provider, Request, Status, provider_for
@@ -65,14 +66,17 @@ class Cluster:
     ) -> Cluster:
         """The cluster, brought up or healed if need be, with at least so many nodes.
 
-        A cluster that is up and has enough nodes is left as it is.
+        A cluster that is up and has enough nodes is left as it is, nodes included that a test
+        under way has stopped.
         """
         cluster = cls(name, progress=progress)
         record = state.load(cluster._paths)
         if topology is None and nodes is not None:
             there = len(record.topology.nodes) if record else 0
             topology = default_topology(nodes) if there < nodes else None
-        cluster.up(topology=topology)
+        provider = cluster.provider
+        if topology or not (isinstance(provider, Upstream) and provider.healthy()):
+            cluster.up(topology=topology)
         return cluster
 
     def up(self, *, topology: Topology | None = None, fake_nodes: int | None = None) -> None:
@@ -112,7 +116,7 @@ class Cluster:
     def node(self, name: str) -> Node:
         """A node, to switch it off and on."""
         upstream = self._upstream()
-        upstream.node(name)
+        upstream.fleet(upstream.record()).machine(name)
         return Node(name, upstream)
 
     @property
@@ -122,8 +126,7 @@ class Cluster:
 
     def set_fake_nodes(self, count: int, *, gpus: int = 8) -> None:
         """Have exactly so many fake nodes, with so many `nvidia.com/gpu` each."""
-        upstream = self._upstream()
-        upstream.set_fake_nodes(upstream.record(), count, gpus=gpus)
+        self._upstream().set_fake_nodes(count, gpus=gpus)
 
     def processes(self) -> dict[str, int]:
         """The ids of the cluster's living processes by name (`node-1.kubelet`, `etcd`)."""
@@ -162,12 +165,15 @@ class Node:
 
     def run(self, *argv: str) -> str:
         """Run a command on the node, as root in its namespaces, and return its output."""
-        return self._provider.node(self.name)[1].run(list(argv))
+        return self._machine().run(list(argv))
 
     @property
     def running(self) -> bool:
         """Whether all its daemons live."""
-        return self._provider.node(self.name)[1].running()
+        return self._machine().running()
+
+    def _machine(self) -> NodeMachine:
+        return self._provider.fleet(self._provider.record()).machine(self.name)
 
 
 class ApiServer:

@@ -7,7 +7,6 @@ the nodes that bear its annotation, and so leaves the real ones alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,20 +94,14 @@ def kwok_command(
     ]
 
 
-def existing(api: KubeApi) -> set[str]:
-    """The names of the fake nodes there are."""
-    return {n["metadata"]["name"] for n in api.list(_NODES, labelSelector="type=kwok")}
-
-
-def create(api: KubeApi, nodes: Iterable[Object]) -> None:
-    """Make nodes, several at a time."""
+def ensure(api: KubeApi, count: int, *, gpus: int) -> None:
+    """Make and delete nodes, several at a time, until there are exactly so many."""
+    names = {node_name(number) for number in range(count)}
+    there = {n["metadata"]["name"] for n in api.list(_NODES, labelSelector="type=kwok")}
+    missing = [number for number in range(count) if node_name(number) not in there]
     with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(lambda node: api.create(_NODES, node), nodes):
-            pass
-
-
-def delete(api: KubeApi, names: Iterable[str]) -> None:
-    """Delete nodes, several at a time."""
-    with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(lambda name: api.delete(f"{_NODES}/{name}"), names):
-            pass
+        gone = pool.map(lambda name: api.delete(f"{_NODES}/{name}"), sorted(there - names))
+        made = pool.map(lambda number: api.create(_NODES, fake_node(number, gpus=gpus)), missing)
+        # Reading the results raises what went wrong.
+        list(gone)
+        list(made)

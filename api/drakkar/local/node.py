@@ -21,7 +21,7 @@ import yaml
 
 from drakkar.local import cgroups, kubelet, network, runtime
 from drakkar.local.build import Programs
-from drakkar.local.controlplane import ControlPlaneFiles, write_client
+from drakkar.local.components import ControlPlaneFiles, write_client
 from drakkar.local.errors import ClusterError
 from drakkar.local.host import KUBELET_FOLDER, HostFacts
 from drakkar.local.kubeconfig import context_name
@@ -30,6 +30,8 @@ from drakkar.local.packages import admin_path
 from drakkar.local.pki import Identity
 from drakkar.local.process import ProcessTable, run, wait_until
 from drakkar.local.topology import NodeSpec
+
+ROLES = ("init", "containerd", "kubelet", "kube-proxy")
 
 # The kernel's lists of links and routes change one at a time anyway.
 _NETWORK_LOCK = threading.Lock()
@@ -72,13 +74,12 @@ class NodeMachine:
         return cgroups.cgroup_path(self._context.cluster, self.spec.name)
 
     def process(self, role: str) -> str:
-        """The name of one of the node's processes: init, containerd, kubelet or kube-proxy."""
+        """The name of one of the node's processes: one of ROLES."""
         return f"{self.spec.name}.{role}"
 
     def running(self) -> bool:
         """Whether all its processes live."""
-        roles = ("init", "containerd", "kubelet", "kube-proxy")
-        return all(self._context.processes.pid(self.process(role)) for role in roles)
+        return all(self._context.processes.pid(self.process(role)) for role in ROLES)
 
     def start(self, *, before_kubelet: Callable[[], None]) -> None:
         """Bring the node up as after switching a machine on.
@@ -117,8 +118,7 @@ class NodeMachine:
     def stop(self) -> None:
         """Switch the node off, without a warning to anybody. Its disk keeps what is on it."""
         processes = self._context.processes
-        processes.stop(self.process("init"), grace_seconds=0)
-        for role in ("containerd", "kubelet", "kube-proxy"):
+        for role in ROLES:
             processes.stop(self.process(role), grace_seconds=0)
         with _NETWORK_LOCK:
             network.disconnect_node(self._context.plan, self.number)

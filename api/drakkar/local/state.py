@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from drakkar.local.paths import ClusterPaths, state_root
+from drakkar.local.process import started_at
 from drakkar.local.topology import Topology
 
 ProviderName = Literal["upstream", "kind", "existing"]
@@ -19,6 +21,23 @@ ProviderName = Literal["upstream", "kind", "existing"]
 FORMAT = 1
 
 DEFAULT_GRACE_SECONDS = 12
+
+
+class Fault(BaseModel):
+    """What was done to a node on purpose, and by which process."""
+
+    kind: Literal["stopped", "cut"]
+    pid: int
+    started: int
+    """When that process started, in clock ticks since boot."""
+
+    @classmethod
+    def by_this_process(cls, kind: Literal["stopped", "cut"]) -> Fault:
+        return cls(kind=kind, pid=os.getpid(), started=started_at(os.getpid()) or 0)
+
+    def still_wanted(self) -> bool:
+        """Whether who caused it still runs: a test under way, not one that has ended."""
+        return started_at(self.pid) == self.started
 
 
 class ClusterState(BaseModel):
@@ -38,8 +57,8 @@ class ClusterState(BaseModel):
     """The folder of built programs."""
     numbers: dict[str, int] = {}
     """Node name -> the number its addresses follow from."""
-    stopped: list[str] = []
-    cut: list[str] = []
+    faults: dict[str, Fault] = {}
+    """Node name -> what was done to it."""
     fake_nodes: int = 0
     grace_seconds: int = DEFAULT_GRACE_SECONDS
     """How long the controller manager waits for a silent node."""
