@@ -1,0 +1,86 @@
+"""The informers of everything that decisions need besides the jobs themselves."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from drakkar.constants import DEFAULT_LEVELS
+from drakkar_operator.cluster import paths, project
+from drakkar_operator.cluster.informer import Informer
+from drakkar_operator.cluster.rest import Object, Rest
+from drakkar_operator.metrics import Metrics
+from drakkar_operator.model import NodeView, PodView, QueueView
+
+Levels = tuple[tuple[str, str], ...]
+
+
+class QueueEntry(NamedTuple):
+    """A Queue and what its status says now."""
+
+    view: QueueView
+    status: Mapping[str, Any]
+
+
+def _queue_entry(raw: Object) -> QueueEntry:
+    return QueueEntry(project.queue(raw), raw.get("status") or {})
+
+
+class Caches:
+    """Pods of all jobs and of others (they take room too), nodes, queues, topologies, priorities."""
+
+    def __init__(self, rest: Rest, metrics: Metrics, *, watch_seconds: float = 120.0) -> None:
+        def informer(path: str, projection: Any) -> Informer[Any]:
+            return Informer(rest, path, projection, metrics=metrics, watch_seconds=watch_seconds)
+
+        self.pods: Informer[PodView] = informer(paths.PODS, project.pod)
+        self.nodes: Informer[NodeView] = informer(paths.NODES, project.node)
+        self.queues: Informer[QueueEntry] = informer(paths.QUEUES, _queue_entry)
+        self.topologies: Informer[Levels] = informer(paths.TOPOLOGIES, project.topology_levels)
+        self.priorities: Informer[tuple[int, bool]] = informer(
+            paths.PRIORITY_CLASSES, project.priority
+        )
+        self._by_job: dict[str, dict[str, PodView]] = {}
+        self.pods.subscribe(self._index)
+
+    @property
+    def informers(self) -> tuple[Informer[Any], ...]:
+        """All of them."""
+        return (self.pods, self.nodes, self.queues, self.topologies, self.priorities)
+
+    @property
+    def levels(self) -> Levels:
+        """Topology levels, widest first: of the first Topology by name, else the default ones."""
+        if not self.topologies.items:
+            return DEFAULT_LEVELS
+        return self.topologies.items[min(self.topologies.items)]
+
+    @property
+    def synced(self) -> bool:
+        """Whether every informer has completed a first list."""
+        return all(informer.synced.is_set() for informer in self.informers)
+
+    async def wait_synced(self) -> None:
+        """Return when ``synced``."""
+        await asyncio.gather(*(informer.synced.wait() for informer in self.informers))
+
+    def pods_of(self, uid: str) -> tuple[PodView, ...]:
+        """Pods of the job with this UID, by name."""
+        found = self._by_job.get(uid)
+        return tuple(found[name] for name in sorted(found)) if found else ()
+
+    def priority_of(self, class_name: str | None) -> int:
+        """Value of a PriorityClass, or of the default one; 0 if there is none."""
+        if class_name is not None:
+            return self.priorities.items.get(class_name, (0, False))[0]
+        return max(
+            (value for value, default in self.priorities.items.values() if default), default=0
+        )
+
+    def _index(self, old: PodView | None, new: PodView | None) -> None:
+        if old is not None and old.job_uid and (new is None or new.job_uid != old.job_uid):
+            pods = self._by_job.get(old.job_uid, {})
+            pods.pop(old.name, None)
+            if not pods:
+                self._by_job.pop(old.job_uid, None)
+        if new is not None and new.job_uid:
+            self._by_job.setdefault(new.job_uid, {})[new.name] = new

@@ -1,0 +1,180 @@
+"""Kubernetes objects as JSON -> the plain data of ``model.py``. Pure."""
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from drakkar.constants import LABEL_JOB, LABEL_JOB_UID, LABEL_REPLICA, TRAINER_CONTAINER
+from drakkar.quantity import amount
+from drakkar_operator.model import Amounts, NodeView, PodView, QueueView, Taint
+from drakkar_operator.render import resources
+from drakkar_operator.scheduling.request import host_ports
+
+Object = Mapping[str, Any]
+
+
+@lru_cache(maxsize=8192)
+def _amount(resource: str, quantity: int | float | str) -> int:
+    return amount(resource, quantity)
+
+
+@lru_cache(maxsize=4096)
+def _shared(items: tuple[tuple[str, int], ...]) -> Amounts:
+    # Thousands of pods request the same: they share one mapping.
+    return {sys.intern(name): value for name, value in items}
+
+
+@lru_cache(maxsize=4096)
+def epoch(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def amounts(raw: Mapping[str, Any] | None) -> dict[str, int]:
+    """Quantities as integers: millicores for cpu, bytes or counts for the rest."""
+    return {name: _amount(name, value) for name, value in (raw or {}).items()}
+
+
+def pod_requests(raw: Object) -> Amounts:
+    """What the pod takes from its node, counted by ``render.resources.pod_requests``.
+
+    While a container is resized in place, the larger of what is asked, allocated and in use counts.
+    """
+    spec: Object = raw.get("spec") or {}
+    status: Object = raw.get("status") or {}
+    statuses = {
+        s["name"]: s
+        for part in ("containerStatuses", "initContainerStatuses")
+        for s in status.get(part) or ()
+    }
+    if statuses:
+        spec = {
+            **spec,
+            **{
+                part: [_resized(c, statuses.get(c["name"])) for c in spec.get(part) or ()]
+                for part in ("containers", "initContainers")
+            },
+        }
+    return _shared(tuple(sorted(resources.pod_requests(spec).items())))
+
+
+def _resized(container: Object, status: Object | None) -> Object:
+    asked = (container.get("resources") or {}).get("requests") or {}
+    larger: dict[str, Any] = dict(asked)
+    if status:
+        for other in (
+            status.get("allocatedResources"),
+            (status.get("resources") or {}).get("requests"),
+        ):
+            for name, quantity in (other or {}).items():
+                if quantity != larger.get(name) and (
+                    name not in larger or _amount(name, quantity) > _amount(name, larger[name])
+                ):
+                    larger[name] = quantity
+    if larger == asked:
+        return container
+    return {**container, "resources": {**container["resources"], "requests": larger}}
+
+
+def _trainer_status(spec: Object, status: Object) -> Object:
+    statuses = status.get("containerStatuses") or ()
+    if not statuses:
+        return {}
+    containers = spec.get("containers") or ()
+    names = [c["name"] for c in containers]
+    name = TRAINER_CONTAINER if TRAINER_CONTAINER in names else (names[0] if names else "")
+    return next((s for s in statuses if s["name"] == name), {})
+
+
+def _waiting_reason(status: Object, trainer: Object) -> str:
+    waiting: Object = (trainer.get("state") or {}).get("waiting") or {}
+    reason: str = waiting.get("reason") or ""
+    if reason not in ("", "PodInitializing", "ContainerCreating"):
+        return reason
+    for init in status.get("initContainerStatuses") or ():
+        stuck = ((init.get("state") or {}).get("waiting") or {}).get("reason") or ""
+        if stuck not in ("", "PodInitializing", "ContainerCreating"):
+            return str(stuck)
+    return reason
+
+
+def pod(raw: Object) -> PodView:
+    """A pod. Raises KeyError, TypeError or ValueError if it is not one."""
+    meta: Object = raw["metadata"]
+    spec: Object = raw.get("spec") or {}
+    status: Object = raw.get("status") or {}
+    labels: Mapping[str, str] = meta.get("labels") or {}
+    trainer = _trainer_status(spec, status)
+    state: Object = trainer.get("state") or {}
+    terminated: Object = state.get("terminated") or {}
+    deletion = meta.get("deletionTimestamp")
+    replica = labels.get(LABEL_REPLICA, "")
+    job = labels.get(LABEL_JOB)
+    node = spec.get("nodeName")
+    return PodView(
+        namespace=sys.intern(meta["namespace"]),
+        name=meta["name"],
+        uid=meta["uid"],
+        node=sys.intern(node) if node else None,
+        phase=sys.intern(status.get("phase") or "Pending"),
+        requests=pod_requests(raw),
+        host_ports=host_ports(spec),
+        deleting=deletion is not None,
+        deletion_time=epoch(deletion) if deletion else None,
+        created=epoch(meta["creationTimestamp"]) if meta.get("creationTimestamp") else 0.0,
+        ip=status.get("podIP") or None,
+        job=sys.intern(job) if job else None,
+        job_uid=sys.intern(labels[LABEL_JOB_UID]) if LABEL_JOB_UID in labels else None,
+        replica=int(replica) if replica.isdecimal() and len(replica) < 10 else None,
+        running="running" in state,
+        reason=status.get("reason") or "",
+        message=status.get("message") or terminated.get("reason") or "",
+        exit_code=terminated.get("exitCode"),
+        termination_message=terminated.get("message") or "",
+        waiting_reason=_waiting_reason(status, trainer),
+    )
+
+
+def node(raw: Object) -> NodeView:
+    """A node."""
+    meta: Object = raw["metadata"]
+    spec: Object = raw.get("spec") or {}
+    status: Object = raw.get("status") or {}
+    ready = any(
+        c.get("type") == "Ready" and c.get("status") == "True"
+        for c in status.get("conditions") or ()
+    )
+    return NodeView(
+        name=sys.intern(meta["name"]),
+        labels=dict(meta.get("labels") or {}),
+        allocatable=_shared(tuple(sorted(amounts(status.get("allocatable")).items()))),
+        ready=ready,
+        unschedulable=bool(spec.get("unschedulable")),
+        taints=tuple(
+            Taint(t["key"], t.get("value") or "", t["effect"]) for t in spec.get("taints") or ()
+        ),
+    )
+
+
+def queue(raw: Object) -> QueueView:
+    """A Queue. Raises ValueError if a quantity is malformed."""
+    spec: Object = raw.get("spec") or {}
+    return QueueView(
+        name=raw["metadata"]["name"],
+        quota=amounts(spec.get("quota")),
+        weight=int(spec.get("weight") or 1),
+        parent=spec.get("parent"),
+        pinned=spec.get("binding") == "pinned",
+    )
+
+
+def topology_levels(raw: Object) -> tuple[tuple[str, str], ...]:
+    """(level name, node label) of a Topology, widest first."""
+    return tuple((level["name"], level["nodeLabel"]) for level in raw["spec"]["levels"])
+
+
+def priority(raw: Object) -> tuple[int, bool]:
+    """(value, whether it is the default) of a PriorityClass."""
+    return int(raw.get("value") or 0), bool(raw.get("globalDefault"))

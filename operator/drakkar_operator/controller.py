@@ -1,0 +1,207 @@
+"""The reconciler: observe, plan, apply, for one job at a time.
+
+All thinking is in ``reconcile.trainingjob``; this module gathers what it looks at and hands its plan
+to the executor. The status is always written before anything follows from it, so that an operator
+that dies in between is continued by the next one.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from drakkar_operator.cluster.caches import Caches
+from drakkar_operator.cluster.claims import Claim, Claims
+from drakkar_operator.cluster.executor import Executor, OutdatedError, RefusedError
+from drakkar_operator.cluster.jobs import Jobs
+from drakkar_operator.cluster.leader import NotLeaderError
+from drakkar_operator.cluster.reports import Reports
+from drakkar_operator.cluster.rest import ApiError
+from drakkar_operator.cluster.workqueue import WorkQueue
+from drakkar_operator.metrics import Metrics
+from drakkar_operator.model import JobView, NodeView, PodView
+from drakkar_operator.reconcile import conditions as cond
+from drakkar_operator.reconcile import trainingjob
+from drakkar_operator.reconcile.trainingjob import Context, CreationError
+from drakkar_operator.scheduler import Scheduler
+
+log = structlog.get_logger(__name__)
+
+
+class Controller:
+    """``handle`` is what the work queue calls; keys are "namespace/name"."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        caches: Caches,
+        claims: Claims,
+        executor: Executor,
+        reports: Reports,
+        scheduler: Scheduler,
+        queue: WorkQueue[str],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._jobs = jobs
+        self._caches = caches
+        self._claims = claims
+        self._executor = executor
+        self._reports = reports
+        self._scheduler = scheduler
+        self._queue = queue
+        self._metrics = metrics
+        self._clock = clock
+        self._uids: dict[str, str] = {}
+        self._refusals: dict[str, tuple[int, CreationError]] = {}
+        """Per job UID: generation, and why its pods could not be created."""
+        jobs.subscribe(self._on_job)
+        caches.pods.subscribe(self._on_pod)
+        caches.nodes.subscribe(self._on_node)
+        caches.queues.subscribe(lambda old, new: self._on_queue((new or old).view.name))  # type: ignore[union-attr]
+
+    def enqueue_all(self) -> None:
+        """Look at every job: at the start of a term as leader."""
+        for key in self._jobs.items:
+            self._queue.add(key)
+
+    async def handle(self, key: str) -> None:
+        """Reconcile a job; failures are logged, counted and tried again later. Never raises."""
+        started = time.perf_counter()
+        result = "error"
+        try:
+            await self._reconcile(key)
+            self._queue.reset(key)
+            result = "ok"
+        except OutdatedError:
+            result = "outdated"
+            self._queue.add(key)
+        except NotLeaderError:
+            result = "not_leader"
+        except RefusedError as error:
+            result = "refused"
+            if error.error.permanent:
+                self._queue.add(key)
+            else:
+                self._queue.retry(key)
+            log.warning("creation refused", job=key, error=str(error))
+        except ApiError as error:
+            delay = max(self._queue.retry(key), 0.0)
+            log.warning("reconcile failed", job=key, error=str(error), retry_in=round(delay, 1))
+        except Exception:
+            delay = self._queue.retry(key)
+            log.exception("reconcile crashed", job=key, retry_in=round(delay, 1))
+        finally:
+            self._metrics.reconciles.labels(result).inc()
+            self._metrics.reconcile_seconds.observe(time.perf_counter() - started)
+
+    async def _reconcile(self, key: str) -> None:
+        job = self._jobs.items.get(key)
+        known = self._uids.get(key)
+        if known is not None and (job is None or job.uid != known):
+            self._forget(key, known)
+        if job is None:
+            return
+        self._uids[key] = job.uid
+        job = replace(job, priority=self._caches.priority_of(job.spec.priority_class_name))
+        context = await self._context(job)
+        # No await from here to the plan: pods, nodes and report are of one moment.
+        pods = self._caches.pods_of(job.uid)
+        self._follow(key, job, pods)
+        plan = trainingjob.plan(
+            job,
+            pods,
+            self._caches.nodes.items,
+            self._reports.newest(job.uid),
+            self._clock(),
+            replace(context, report_age=self._reports.age(job.uid)),
+        )
+        job = await self._executor.write_status(job, plan.status)
+        if plan.request is None:
+            self._scheduler.withdraw(key)
+        else:
+            self._scheduler.want(key, job, plan.request)
+        if plan.requeue_after is not None:
+            self._queue.add_after(key, plan.requeue_after)
+        try:
+            await self._executor.apply(job, plan.actions, pinned=context.pinned)
+        except RefusedError as error:
+            self._refusals[job.uid] = (job.generation, error.error)
+            raise
+        self._refusals.pop(job.uid, None)
+
+    async def _context(self, job: JobView) -> Context:
+        queue = self._caches.queues.items.get(job.spec.queue) if job.spec.queue else None
+        claim = await self._claim(job)
+        refusal = self._refusals.get(job.uid)
+        return Context(
+            queue_found=job.spec.queue is None or queue is not None,
+            pinned=(queue is not None and queue.view.pinned) or claim.waits_for_consumer,
+            claim_problem=claim.problem,
+            creation_error=refusal[1] if refusal and refusal[0] == job.generation else None,
+        )
+
+    async def _claim(self, job: JobView) -> Claim:
+        """State of the checkpoint volume, for a gang that still needs pods."""
+        storage = job.spec.checkpoint.storage
+        if storage is None or _finished(job) or job.spec.suspend or job.problem is not None:
+            return Claim()
+        if len(self._caches.pods_of(job.uid)) >= job.spec.replicas:
+            return Claim()
+        return await self._claims.look(job.namespace, storage.persistent_volume_claim.claim_name)
+
+    def _follow(self, key: str, job: JobView, pods: tuple[PodView, ...]) -> None:
+        """Listen to the coordinator as long as there is one that can speak."""
+        first = next((pod for pod in pods if pod.replica == 0), None)
+        if (
+            first is not None
+            and first.ip is not None
+            and first.running
+            and not first.finished
+            and job.spec.runtime == "torch"
+        ):
+            self._reports.follow(key, job.uid, first.uid, first.ip)
+        else:
+            self._reports.stop(job.uid)
+
+    def _forget(self, key: str, uid: str) -> None:
+        """A job is gone; Kubernetes collects what it owned."""
+        self._uids.pop(key, None)
+        self._refusals.pop(uid, None)
+        self._scheduler.withdraw(key)
+        self._reports.forget(uid)
+        if key not in self._jobs.items:
+            self._queue.forget(key)
+
+    def _on_job(self, old: JobView | None, new: JobView | None) -> None:
+        job = new or old
+        assert job is not None
+        self._queue.add(f"{job.namespace}/{job.name}")
+
+    def _on_pod(self, old: PodView | None, new: PodView | None) -> None:
+        for pod in (old, new):
+            if pod is not None and pod.job:
+                self._queue.add(f"{pod.namespace}/{pod.job}")
+
+    def _on_node(self, old: NodeView | None, new: NodeView | None) -> None:
+        """Jobs on a node whose health changed."""
+        if old and new and (old.ready, old.unschedulable) == (new.ready, new.unschedulable):
+            return
+        node = new or old
+        assert node is not None
+        for key, job in self._jobs.items.items():
+            placement = job.status.placement
+            if placement is not None and node.name in placement.nodes and not _finished(job):
+                self._queue.add(key, priority=1)
+
+    def _on_queue(self, name: str) -> None:
+        for key, job in self._jobs.items.items():
+            if job.spec.queue == name and job.status.placement is None and not _finished(job):
+                self._queue.add(key)
+
+
+def _finished(job: JobView) -> bool:
+    conditions = job.status.conditions
+    return cond.is_true(conditions, cond.COMPLETE) or cond.is_true(conditions, cond.FAILED)

@@ -1,0 +1,334 @@
+"""The scheduler's cycle: all waiting gangs judged together on one snapshot.
+
+The judgement is ``scheduling.queueing.schedule``, a pure function. This module gathers what it
+needs, writes its decisions into the jobs' statuses before anything else can happen, and decides when
+to judge again: when a gang starts to wait, when room may have appeared, and rarely by time.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from drakkar.v1alpha1.trainingjob import Placement
+from drakkar_operator.cluster.caches import Caches, QueueEntry
+from drakkar_operator.cluster.executor import Executor, OutdatedError
+from drakkar_operator.cluster.jobs import Jobs
+from drakkar_operator.cluster.leader import NotLeaderError
+from drakkar_operator.cluster.rest import ApiError
+from drakkar_operator.cluster.workqueue import WorkQueue
+from drakkar_operator.metrics import Metrics
+from drakkar_operator.model import Amounts, JobView, NodeView, PodView
+from drakkar_operator.reconcile import conditions as cond
+from drakkar_operator.reconcile import trainingjob
+from drakkar_operator.reconcile.demand import gang_request
+from drakkar_operator.scheduling.decision import Placed, Reservation
+from drakkar_operator.scheduling.queueing import Decision, Pending, schedule
+from drakkar_operator.scheduling.request import GangRequest
+from drakkar_operator.scheduling.snapshot import Snapshot
+from drakkar_operator.scheduling.state import ClusterState
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds."""
+
+    window: float = 0.05
+    """Gangs that come within it are judged together."""
+    idle: float = 30.0
+    """Judge again after so long even if nothing happened."""
+    reason: float = 5.0
+    """A job's pending reason is written at most this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    request: GangRequest
+    generation: int
+    placement: Placement | None
+    """What the request was made against."""
+
+
+@dataclass(slots=True)
+class _Demand:
+    """What one replica of a job takes; kept because rendering a pod is not free."""
+
+    generation: int
+    request: GangRequest | None
+
+
+class Scheduler:
+    """``want`` and ``withdraw`` are called by the reconciler; keys are "namespace/name"."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        caches: Caches,
+        executor: Executor,
+        queue: WorkQueue[str],
+        metrics: Metrics,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._jobs = jobs
+        self._caches = caches
+        self._executor = executor
+        self._queue = queue
+        self._metrics = metrics
+        self._pace = pace or Pace()
+        self._clock = clock
+        self._waiting: dict[str, _Waiting] = {}
+        self._demands: dict[str, _Demand] = {}
+        self._told: dict[str, float] = {}
+        self._uncertain: set[str] = set()
+        self._wake = asyncio.Event()
+        self._state = ClusterState(caches.levels)
+        caches.pods.subscribe(self._on_pod)
+        caches.nodes.subscribe(self._on_node)
+        caches.queues.subscribe(self._on_queue)
+        caches.topologies.subscribe(lambda *_: self._wake.set())
+        jobs.subscribe(self._on_job)
+
+    def want(self, key: str, job: JobView, request: GangRequest) -> None:
+        """The job needs places; a no-op if it waits for the same already."""
+        waiting = _Waiting(request, job.generation, job.status.placement)
+        if self._waiting.get(key) != waiting:
+            self._waiting[key] = waiting
+            self._wake.set()
+
+    def withdraw(self, key: str) -> None:
+        """The job needs no place (any more)."""
+        self._waiting.pop(key, None)
+        self._told.pop(key, None)
+
+    def waiting(self, key: str) -> bool:
+        """Whether the job waits for places."""
+        return key in self._waiting
+
+    async def run(self) -> None:
+        """Judge whenever it may help, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._pace.idle)
+            # A little patience pays: the jobs and the room of one moment are judged together.
+            await asyncio.sleep(self._pace.window)
+            self._wake.clear()
+            try:
+                await self.cycle()
+            except NotLeaderError:
+                raise
+            except Exception:
+                log.exception("scheduling cycle failed")
+                self._wake.set()
+                await asyncio.sleep(1.0)
+
+    async def cycle(self) -> None:
+        """Judge all waiting gangs once and write what was decided."""
+        await self._settle()
+        if not self._waiting:
+            return
+        pending = self._pending()
+        started = time.perf_counter()
+        queues = {name: entry.view for name, entry in self._caches.queues.items.items()}
+        used, jobs = self.used(), Counter(job.spec.queue for _, job in self._placed_jobs())
+        decisions = schedule(
+            self._snapshot(),
+            pending,
+            queues,
+            used,
+            {name: count for name, count in jobs.items() if name is not None},
+        )
+        self._metrics.scheduling_seconds.observe(time.perf_counter() - started)
+        await asyncio.gather(*(self._write(decision) for decision in decisions))
+
+    def used(self) -> dict[str, Amounts]:
+        """What the placed gangs of each queue request together."""
+        totals: dict[str, dict[str, int]] = {}
+        for key, job in self._placed_jobs():
+            demand = self._demand(key, job)
+            if job.spec.queue is None or demand is None:
+                continue
+            total = totals.setdefault(job.spec.queue, {})
+            for resource, amount in demand.requests.items():
+                total[resource] = total.get(resource, 0) + amount * job.spec.replicas
+        return dict(totals)
+
+    def counts(self, queue: str) -> tuple[int, int]:
+        """(admitted, pending): jobs of a queue that hold a place, and that wait for one."""
+        mine = [(k, j) for k, j in self._jobs.items.items() if j.spec.queue == queue]
+        admitted = sum(j.status.placement is not None and not _finished(j) for _, j in mine)
+        waiting = sum(
+            j.status.placement is None and not _finished(j) and not j.spec.suspend for _, j in mine
+        )
+        return admitted, waiting
+
+    def _pending(self) -> list[Pending]:
+        pending = []
+        for key, waiting in list(self._waiting.items()):
+            job = self._jobs.items.get(key)
+            if job is None or job.deleting:
+                self.withdraw(key)
+            elif (job.generation, job.status.placement) != (waiting.generation, waiting.placement):
+                # It was asked for on grounds that have changed: the reconciler asks anew.
+                self.withdraw(key)
+                self._queue.add(key)
+            else:
+                pending.append(
+                    Pending(
+                        key=job.key,
+                        request=waiting.request,
+                        queue=job.spec.queue,
+                        priority=self._caches.priority_of(job.spec.priority_class_name),
+                        created=job.created,
+                        charged=job.status.placement is not None,
+                    )
+                )
+        return pending
+
+    def _snapshot(self) -> Snapshot:
+        self._state.set_levels(self._caches.levels)
+        return self._state.snapshot(self._reservations())
+
+    def _reservations(self) -> Iterable[Reservation]:
+        """Ranks that hold a place by decision but have no bound pod there."""
+        for key, job in self._placed_jobs():
+            placement = job.status.placement
+            assert placement is not None
+            waiting = self._waiting.get(key)
+            moving = set(waiting.request.missing) if waiting else set()
+            there = {
+                pod.replica
+                for pod in self._caches.pods_of(job.uid)
+                if pod.replica is not None
+                and pod.replica < len(placement.nodes)
+                and pod.node == placement.nodes[pod.replica]
+                and not pod.finished
+            }
+            if len(there) == len(placement.nodes):
+                continue
+            demand = self._demand(key, job)
+            if demand is None:
+                continue
+            for replica, node in enumerate(placement.nodes):
+                if replica not in there and replica not in moving:
+                    yield Reservation(job.key, replica, node, demand.requests, demand.host_ports)
+
+    def _placed_jobs(self) -> list[tuple[str, JobView]]:
+        return [
+            (key, job)
+            for key, job in self._jobs.items.items()
+            if job.status.placement is not None and not _finished(job)
+        ]
+
+    def _demand(self, key: str, job: JobView) -> GangRequest | None:
+        known = self._demands.get(job.uid)
+        if known is None or known.generation != job.generation:
+            try:
+                request = gang_request(job, (0,))
+            except ValueError as error:
+                log.warning("demand unknown", job=key, error=str(error))
+                request = None
+            known = self._demands[job.uid] = _Demand(job.generation, request)
+        return known.request
+
+    async def _write(self, decision: Decision) -> None:
+        key = "/".join(decision.key)
+        job = self._jobs.items.get(key)
+        if job is None or key not in self._waiting:
+            return
+        try:
+            if decision.placed is not None:
+                await self._admit(key, job, decision.placed)
+            else:
+                await self._refuse(key, job, decision.reason or "")
+        except OutdatedError:
+            self.withdraw(key)
+            self._queue.add(key)
+        except ApiError as error:
+            # The write may have arrived. Nothing is decided until that is known.
+            self._uncertain.add(key)
+            self._wake.set()
+            log.warning("decision not written", job=key, error=str(error))
+
+    async def _admit(self, key: str, job: JobView, placed: Placed) -> None:
+        placement = Placement(
+            level=placed.level, domain=placed.domain, nodes=list(placed.all_nodes)
+        )
+        plan = trainingjob.placed(job, placement, self._clock())
+        job = await self._executor.write_status(job, plan.status)
+        self.withdraw(key)
+        self._metrics.decisions.labels("placed").inc()
+        log.info("placed", job=key, level=placed.level, domain=placed.domain)
+        self._queue.add(key, priority=1)
+        await self._executor.apply(job, plan.actions, pinned=False)
+
+    async def _refuse(self, key: str, job: JobView, reason: str) -> None:
+        if job.status.placement is None:
+            if job.status.pending_reason == reason[:2048]:
+                return
+            now = self._clock()
+            left = self._told.get(key, float("-inf")) + self._pace.reason - now
+            if left > 0:
+                asyncio.get_running_loop().call_later(left, self._wake.set)
+                return
+            self._told[key] = now
+        before = job.status.placement
+        plan = trainingjob.unplaced(job, reason, self._clock())
+        job = await self._executor.write_status(job, plan.status)
+        self._metrics.decisions.labels("unplaced").inc()
+        log.info("not placed", job=key, reason=reason)
+        if job.status.placement != before:
+            self.withdraw(key)
+            self._queue.add(key)
+        await self._executor.apply(job, plan.actions, pinned=False)
+
+    async def _settle(self) -> None:
+        """Find out about decisions whose writes got no answer. Raises ApiError if it can't."""
+        for key in list(self._uncertain):
+            job = self._jobs.items.get(key)
+            if job is not None:
+                await self._executor.refresh(job)
+            self._uncertain.discard(key)
+
+    def _on_pod(self, old: PodView | None, new: PodView | None) -> None:
+        if new is None:
+            assert old is not None
+            self._state.remove_pod(old.uid)
+        else:
+            self._state.upsert_pod(new)
+        held = old is not None and old.node is not None and not old.finished
+        if held and (new is None or new.finished):
+            self._wake.set()
+
+    def _on_node(self, old: NodeView | None, new: NodeView | None) -> None:
+        if new is None:
+            assert old is not None
+            self._state.remove_node(old.name)
+        else:
+            self._state.upsert_node(new)
+        # A node that went away changes reasons, too.
+        self._wake.set()
+
+    def _on_queue(self, old: QueueEntry | None, new: QueueEntry | None) -> None:
+        if old is None or new is None or old.view != new.view:
+            self._wake.set()
+
+    def _on_job(self, old: JobView | None, new: JobView | None) -> None:
+        if new is None and old is not None:
+            self._demands.pop(old.uid, None)
+        if old is None or old.status.placement is None:
+            return
+        if new is None or new.status.placement is None or (_finished(new) and not _finished(old)):
+            self._wake.set()
+
+
+def _finished(job: JobView) -> bool:
+    conditions = job.status.conditions
+    return cond.is_true(conditions, cond.COMPLETE) or cond.is_true(conditions, cond.FAILED)
