@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
     """Train one rank as told. Raises ConfigError, TrainingError, and torch's errors."""
     control.wait_quietly()
+    worlds.quieten()
     rank, recipe = given.rank, given.recipe
     reporter = Reporter(
         rank=rank.rank,

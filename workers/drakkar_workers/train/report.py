@@ -81,7 +81,7 @@ class Reporter:
         if self.rank:
             return
         channel.send_checkpoint(step=step, path=path)
-        self.say(f"step {step}/{self._total}  checkpoint {path} ({seconds:.2f} s)")
+        self.say(f"checkpoint of step {step}: {path} ({seconds:.2f} s)")
 
     def trouble(self, reason: str, message: str) -> None:
         """Something failed although the training goes on."""

@@ -296,11 +296,10 @@ class Trainer:
             return
         self._save(final=final)
         outcome = self._saver.wait()
+        if outcome is None or outcome.folder is None:
+            why = outcome.error if outcome else "no outcome"
+            raise TrainingError("CheckpointFailed", f"step {self.step} could not be saved: {why}")
         self._note(outcome)
-        if outcome is not None and outcome.error is not None:
-            raise TrainingError(
-                "CheckpointFailed", f"step {self.step} could not be saved: {outcome.error}"
-            )
 
     def _note(self, outcome: Outcome | None) -> None:
         if outcome is None:

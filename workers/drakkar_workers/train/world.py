@@ -1,6 +1,7 @@
 """The ranks as one: process groups, the device, and the few collectives that the trainer needs."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -84,6 +85,14 @@ def meet(rank: Rank, timeout_seconds: float) -> World:
     saver = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(saver, dist.ProcessGroup), "every rank is in it"
     return World(rank.rank, rank.world_size, device, saver)
+
+
+def quieten() -> None:
+    """Silence torch where it warns of what is meant. Filters are global: call it before threads."""
+    # One rank saves and loads without a process group.
+    warnings.filterwarnings("ignore", message=".*assuming the intent is to (save|load)")
+    # Deprecated since 2.15, but its successor is unknown to older releases.
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers")
 
 
 def part(world: World) -> None:

@@ -8,14 +8,16 @@ A failure is an ``Outcome`` with an error, the same on all ranks, never an excep
 import shutil
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from drakkar_workers.train.checkpoint import layout
 from drakkar_workers.train.checkpoint.layout import FileRecord, Manifest
@@ -88,29 +90,30 @@ class Saver:
         self, tensors: dict[str, Tensor], manifest: Manifest, own: bytes, export: Export | None
     ) -> None:
         begin = time.monotonic()
-        folder, error = None, None
+        folder: Path | None = None
         try:
-            folder = self._write(tensors, manifest, own, export)
+            folder, error = self._write(tensors, manifest, own, export)
         except Exception as failure:
             error = describe(failure)
         self._outcome = Outcome(manifest.step, folder, error, time.monotonic() - begin)
 
     def _write(
         self, tensors: dict[str, Tensor], manifest: Manifest, own: bytes, export: Export | None
-    ) -> Path:
+    ) -> tuple[Path | None, str | None]:
+        """The published folder or what went wrong; raises only if the peers are out of reach."""
         temporary = self._directory / layout.temporary_name(manifest.step, self._attempt)
         files: dict[str, FileRecord] = {}
         error: str | None = None
         try:
             self._write_tensors(temporary, tensors)
             files = self._write_own(temporary, tensors, own, export)
-        except Exception as failure:
+        except BaseException as failure:
+            # DCP's CheckpointException is no Exception.
             error = describe(failure)
         reports = self._world.saver_gather((error, files))
         folder: Path | None = None
         if self._world.is_first:
-            errors = [f"rank {rank}: {text}" for rank, (text, _) in enumerate(reports) if text]
-            error = errors[0] if errors else None
+            error = next((text for text, _ in reports if text), None)
             if error is None:
                 merged = {name: record for _, part in reports for name, record in part.items()}
                 try:
@@ -122,21 +125,15 @@ class Saver:
                     error = describe(failure)
             if folder is None:
                 shutil.rmtree(temporary, ignore_errors=True)
-        folder, error = self._world.saver_from_first((folder, error))
-        if folder is None:
-            raise RuntimeError(error)
-        return folder
+        return self._world.saver_from_first((folder, error))
 
     def _write_tensors(self, temporary: Path, tensors: dict[str, Tensor]) -> None:
-        with warnings.catch_warnings():
-            # DCP warns whenever it runs without a process group, which is meant for one rank.
-            warnings.simplefilter("ignore")
-            save(
-                dict(tensors),
-                storage_writer=FileSystemWriter(temporary, sync_files=True),
-                process_group=self._world.saver,
-                no_dist=self._world.size == 1,
-            )
+        save(
+            dict(tensors),
+            storage_writer=_Writer(temporary, sync_files=True),
+            process_group=self._world.saver,
+            no_dist=self._world.size == 1,
+        )
 
     def _write_own(
         self, temporary: Path, tensors: dict[str, Tensor], own: bytes, export: Export | None
@@ -154,6 +151,24 @@ class Saver:
                 # Peers may be writing their own files at the same time.
                 mine += [name for name in added if not name.startswith(("__", "rank-"))]
         return {name: layout.record(temporary / name) for name in mine}
+
+
+class _Writer(FileSystemWriter):
+    """DCP's writer, but a full disk is called so."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Write this rank's share. Raises OSError where the system's error is known."""
+        try:
+            return super().write_data(plan, planner)
+        except Exception as error:
+            # torch.save then fails again while it closes the file, with words nobody understands,
+            # and only the last error travels to rank 0.
+            cause: BaseException | None = error
+            while cause is not None:
+                if isinstance(cause, OSError):
+                    raise OSError(cause.errno, cause.strerror, str(self.path)) from error
+                cause = cause.__context__
+            raise
 
 
 def describe(error: BaseException) -> str:
