@@ -1,0 +1,108 @@
+"""Install Drakkar into a cluster: its kinds, then its chart by Helm."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drakkar.local.build import ensure_programs
+from drakkar.local.errors import ClusterError
+from drakkar.local.kubeapi import KubeApi
+from drakkar.local.paths import checkout
+from drakkar.local.process import run
+from drakkar.local.progress import Progress, Silent
+
+NAMESPACE = "drakkar-system"
+RELEASE = "drakkar"
+CODE_ANNOTATION = "drakkar.dev/code"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def install(
+    kubeconfig: Path, *, values: Sequence[Path] = (), progress: Progress | None = None
+) -> None:
+    """Install or upgrade Drakkar in the cluster of a kubeconfig; returns when it is ready.
+
+    The chart's values for the local cluster are used where it has the runtime class that mounts
+    this environment; elsewhere the chart's defaults, which name images. ``values`` are further
+    files of values. Raises ClusterError with what Helm or the API server said.
+    """
+    progress = progress or Silent()
+    root = checkout()
+    if root is None:
+        raise ClusterError(
+            "The chart comes with the source tree: install from a checkout, or use helm."
+        )
+    chart = root / "charts" / "drakkar"
+    helm = ensure_programs(progress, ["helm"]).helm
+    with KubeApi(kubeconfig, timeout_seconds=30) as api:
+        with progress.step("Installing the kinds TrainingJob, Queue and Topology"):
+            _apply_definitions(api, chart / "crds")
+        _ensure_namespace(api)
+        local = api.find("/apis/node.k8s.io/v1/runtimeclasses/drakkar-local") is not None
+    command: list[str | Path] = [helm, "upgrade", "--install", RELEASE, chart]
+    command += ["--kubeconfig", kubeconfig, "--namespace", NAMESPACE, "--skip-crds"]
+    if local:
+        command += ["--values", chart / "values-local.yaml"]
+        for name, value in local_settings(root).items():
+            command += ["--set-string", f"{name}={value}"]
+    for file in values:
+        command += ["--values", file]
+    with progress.step("Installing the operator with Helm"):
+        run([*command, "--wait", "--timeout", "180s"])
+
+
+def local_settings(root: Path) -> dict[str, str]:
+    """Chart values that only this machine knows.
+
+    The operator runs from the checkout, so a digest of its code makes Helm replace it on a change.
+    """
+    python = f"{sys.prefix}/bin/python"
+    annotation = CODE_ANNOTATION.replace(".", "\\.")
+    return {
+        "python": python,
+        "worker.python": python,
+        f"podAnnotations.{annotation}": _digest(root),
+    }
+
+
+def _digest(root: Path) -> str:
+    """Digest of the code that the operator imports."""
+    digest = hashlib.sha256()
+    for folder in ("operator/drakkar_operator", "api/drakkar"):
+        for file in sorted((root / folder).rglob("*.py")):
+            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _apply_definitions(api: KubeApi, folder: Path) -> None:
+    """Apply the CRDs, which Helm would only ever install and not upgrade, until they are served."""
+    names = []
+    for file in sorted(folder.glob("*.yaml")):
+        definition: dict[str, Any] = yaml.safe_load(file.read_text())
+        names.append(definition["metadata"]["name"])
+        api.apply(f"{DEFINITIONS}/{names[-1]}", definition)
+    deadline = time.monotonic() + 30
+    while missing := [name for name in names if not _established(api, name)]:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"The API server does not serve {', '.join(missing)} after 30 s.")
+        time.sleep(0.2)
+
+
+def _established(api: KubeApi, name: str) -> bool:
+    status = api.get(f"{DEFINITIONS}/{name}").get("status") or {}
+    conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    return conditions.get("Established") == "True"
+
+
+def _ensure_namespace(api: KubeApi) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": NAMESPACE, "labels": labels}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    api.apply(f"/api/v1/namespaces/{NAMESPACE}", namespace)

@@ -1,0 +1,122 @@
+"""The operator dies and the API server goes away; jobs take no notice."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from drakkar.local import ClusterError
+from support.lab import Lab, pretrain
+from support.platform import Platform
+
+pytestmark = pytest.mark.cluster
+
+DEATHS = 20
+
+
+class Witness:
+    """Watches a job's pods from the API server's own stream, and notes what must never be."""
+
+    def __init__(self, lab: Lab, job: str) -> None:
+        self.lab = lab
+        self.job = job
+        self.created: dict[str, str] = {}
+        self.live: dict[str, set[str]] = {}
+        self.twins: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @contextmanager
+    def watching(self) -> Iterator["Witness"]:
+        """Watch while the block runs."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            self._thread.join(timeout=20)
+
+    def _run(self) -> None:
+        version = "0"
+        while not self._stop.is_set():
+            try:
+                for event in self.lab.api.watch(self.lab.pods_path, version, seconds=3):
+                    if event["type"] == "ERROR":
+                        version = "0"
+                        break
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        self._see(event["type"], event["object"])
+                    if self._stop.is_set():
+                        return
+            except (httpx.HTTPError, ClusterError, json.JSONDecodeError):
+                time.sleep(0.5)
+
+    def _see(self, kind: str, pod: dict[str, object]) -> None:
+        metadata, status = pod["metadata"], pod["status"]
+        assert isinstance(metadata, dict)
+        assert isinstance(status, dict)
+        labels = metadata.get("labels", {})
+        if labels.get("drakkar.dev/job") != self.job:
+            return
+        replica, uid = labels["drakkar.dev/replica"], metadata["uid"]
+        live = self.live.setdefault(replica, set())
+        if kind == "DELETED" or status.get("phase") in ("Succeeded", "Failed"):
+            live.discard(uid)
+        else:
+            live.add(uid)
+        if len(live) > 1:
+            self.twins.append(f"replica {replica}: {sorted(live)}")
+        self.created[uid] = metadata["name"]
+
+
+def test_the_operator_may_be_killed_at_any_time(lab: Lab, platform: Platform) -> None:
+    """Its deaths come at random times of a job's life, from before it is placed to its end."""
+    dice = random.Random(7)
+    lab.submit("gpt", replicas=4, recipe=pretrain(steps=150, batchSize=64, sequenceLength=128))
+    witness = Witness(lab, "gpt")
+    deaths = 0
+    with witness.watching():
+        deadline = time.monotonic() + 420
+        while lab.status("gpt").get("phase") != "Complete" or deaths < DEATHS:
+            assert time.monotonic() < deadline, lab.describe()
+            if deaths < DEATHS:
+                deaths += platform.kill() > 0
+            if deaths % 5 == 4 and lab.status("gpt").get("phase") == "Running":
+                lab.delete_pod("gpt-1")
+            time.sleep(dice.uniform(0.2, 4.0))
+            assert lab.status("gpt").get("phase") != "Failed", lab.describe()
+    status = lab.status("gpt")
+    assert status["phase"] == "Complete"
+    assert witness.twins == []
+    assert witness.created, "the witness saw nothing"
+    assert status["restartCount"] == 0
+
+
+def test_an_absent_api_server_stops_no_training(lab: Lab) -> None:
+    lab.submit("gpt", replicas=4, recipe=pretrain(steps=150, batchSize=64, sequenceLength=128))
+    lab.step("gpt", 12)
+    witness = Witness(lab, "gpt")
+    with witness.watching():
+        lab.cluster.apiserver.restart()
+        time.sleep(2)
+        folder = lab.folder("gpt")
+        reached = lab.history("gpt", folder)[-1]["step"]
+        lab.cluster.apiserver.stop()
+        try:
+            time.sleep(30)
+            after = lab.history("gpt", folder)[-1]["step"]
+        finally:
+            lab.cluster.apiserver.start()
+        assert after > reached, "the training stopped with the API server"
+        status = lab.phase("gpt", "Complete", seconds=240)
+    assert status["restarts"] == []
+    assert witness.twins == []
+    assert len(witness.created) == 4
+    steps = [record["step"] for record in lab.history("gpt")]
+    assert steps == list(range(1, 151))

@@ -1,0 +1,74 @@
+"""Jobs that must wait, and gangs that compete."""
+
+import time
+
+import pytest
+
+from support.lab import Lab, sleeper
+
+pytestmark = pytest.mark.cluster
+
+ROUNDS = 20
+PLAIN = {"runtime": "plain", "faultTolerance": {"maxRestarts": 0}}
+
+
+def free_cpu(lab: Lab) -> dict[str, int]:
+    """Millicores left per node."""
+    from drakkar.quantity import amount
+    from drakkar_operator.render.resources import pod_requests
+
+    free = {
+        node["metadata"]["name"]: amount("cpu", node["status"]["allocatable"]["cpu"])
+        for node in lab.api.list("/api/v1/nodes")
+        if not node["spec"].get("taints")
+    }
+    for pod in lab.api.list("/api/v1/pods"):
+        node = pod["spec"].get("nodeName")
+        if node in free and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+            free[node] -= pod_requests(pod["spec"]).get("cpu", 0)
+    return free
+
+
+def test_a_job_that_cannot_fit_waits_with_a_reason_and_starts_when_room_appears(lab: Lab) -> None:
+    need = min(free_cpu(lab).values()) - 100
+    lab.submit("first", replicas=4, template=sleeper(600, cpu=f"{need}m"), **PLAIN)
+    lab.phase("first", "Running")
+    lab.submit("second", replicas=4, template=sleeper(1, cpu=f"{need}m"), **PLAIN)
+    waiting = lab.until(
+        lambda: lab.status("second").get("pendingReason"), 30, "the second has a reason"
+    )
+    assert "cpu" in waiting
+    assert "4 replicas" in waiting
+    time.sleep(3)
+    assert lab.pods("second") == []
+    assert lab.status("second")["phase"] == "Pending"
+    lab.delete("first")
+    status = lab.phase("second", "Complete", seconds=60)
+    assert "pendingReason" not in status
+
+
+def test_two_gangs_that_fit_one_at_a_time_never_start_halves(lab: Lab) -> None:
+    """At no time has a gang some of its pods running while the other has some too."""
+    need = min(free_cpu(lab).values()) - 100
+    for turn in range(ROUNDS):
+        names = [f"left-{turn}", f"right-{turn}"]
+        for name in names:
+            lab.submit(name, replicas=4, template=sleeper(0.5, cpu=f"{need}m"), **PLAIN)
+        done: set[str] = set()
+        deadline = time.monotonic() + 90
+        while len(done) < 2:
+            assert time.monotonic() < deadline, f"round {turn} is stuck\n{lab.describe()}"
+            live = {name: [p for p in lab.pods(name) if is_live(p)] for name in names}
+            assert sum(bool(pods) for pods in live.values()) <= 1, "two gangs hold nodes at once"
+            done = {name for name in names if lab.status(name).get("phase") == "Complete"}
+            time.sleep(0.1)
+        for name in names:
+            assert lab.status(name).get("restarts", []) == []
+            lab.delete(name)
+
+
+def is_live(pod: dict[str, object]) -> bool:
+    """It holds room on its node."""
+    status = pod["status"]
+    assert isinstance(status, dict)
+    return status.get("phase") in ("Pending", "Running")

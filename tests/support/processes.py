@@ -1,0 +1,36 @@
+"""Processes of pods, found from outside: real kubelets run them on this machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def in_pod(uid: str, *, name: str = "", command: str = "") -> list[int]:
+    """Process ids in the pod of this UID with a name that starts so and a command line with that.
+
+    A container's cgroup carries its pod's UID.
+    """
+    return [
+        pid
+        for pid, entry in _processes()
+        if _is_in_pod(entry, uid)
+        and _text(entry / "comm").startswith(name)
+        and command in _text(entry / "cmdline")
+    ]
+
+
+def _processes() -> Iterator[tuple[int, Path]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            yield int(entry.name), entry
+
+
+def _is_in_pod(entry: Path, uid: str) -> bool:
+    groups = _text(entry / "cgroup")
+    return uid in groups or uid.replace("-", "_") in groups
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
