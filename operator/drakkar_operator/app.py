@@ -28,6 +28,8 @@ from drakkar_operator.settings import Settings
 
 DRAIN_SECONDS = 15.0
 """What is in flight at SIGTERM may take this long to finish."""
+DEAF_SECONDS = 5.0
+"""While kopf does not run, jobs are listed this often."""
 log = structlog.get_logger(__name__)
 
 
@@ -139,7 +141,10 @@ class Operator:
             try:
                 await self.jobs.resync()
                 self._listed.set()
-                await asyncio.sleep(self.settings.resync_seconds)
+                for _ in range(max(1, round(self.settings.resync_seconds / DEAF_SECONDS))):
+                    await asyncio.sleep(min(DEAF_SECONDS, self.settings.resync_seconds))
+                    if not self.kopf.alive:
+                        break
             except ApiError as error:
                 log.warning("jobs not listed", error=str(error))
                 await asyncio.sleep(2.0)

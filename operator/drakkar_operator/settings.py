@@ -46,7 +46,7 @@ class Settings:
     parallel: int = 32
     qps: float = 1000.0
     watch_seconds: float = 120.0
-    resync_seconds: float = 300.0
+    resync_seconds: float = 120.0
     lease_seconds: float = 15.0
     report_port: int = 8600
     log_level: str = "info"

@@ -90,8 +90,8 @@ class KopfWatch:
                 stop_flag=stop,
                 loop=asyncio.new_event_loop(),
             )
-        except Exception:
-            log.exception("kopf failed")
+        except Exception as error:
+            log.error("kopf failed", error=repr(error)[:500])
         finally:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(ended.set)
@@ -116,9 +116,9 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.peering.standalone = True
     settings.networking.request_timeout = 30.0
     settings.networking.error_backoffs = _Patience()
-    settings.watching.server_timeout = 120.0
-    settings.watching.client_timeout = 150.0
-    settings.watching.connect_timeout = 10.0
+    settings.watching.server_timeout = 120  # the API server takes whole seconds only
+    settings.watching.client_timeout = 150
+    settings.watching.connect_timeout = 10
     settings.queueing.error_delays = (1, 1, 2, 3, 5, 8)
-    for name in ("kopf", "kopf.objects"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # What matters of its troubles is that it ended, and why; that is logged here.
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)
