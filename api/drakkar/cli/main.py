@@ -1,0 +1,220 @@
+"""The command ``drakkar``."""
+
+import importlib.metadata
+import importlib.util
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from drakkar.cli import describe as describing
+from drakkar.cli import follow, manifests, progress
+from drakkar.cli import get as getting
+from drakkar.cli.logs import LogReader, replica_of
+from drakkar.cli.session import (
+    ContextName,
+    Kubeconfig,
+    Namespace,
+    command,
+    connect,
+    console,
+    errors,
+    fail,
+)
+from drakkar.client import Client, ClientError
+from drakkar.v1alpha1 import TrainingJob
+
+app = typer.Typer(
+    name="drakkar",
+    help="Train on Kubernetes: gangs of pods that start together and survive losses.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a TrainingJob.")]
+_RANK_COLORS = ("cyan", "green", "yellow", "magenta", "blue", "red")
+
+
+@app.command()
+@command
+def run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML manifests, or - for stdin.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show the jobs until they end.")
+    ] = False,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Check the manifests of FILE, then apply them; with --watch exit 0 if all jobs complete."""
+    objects = manifests.read(file)
+    found = [
+        f"{item['kind']} {item['metadata']['name']}: {line}"
+        for item in objects
+        for line in manifests.problems(item)
+    ]
+    if found:
+        raise fail(f"{file} has mistakes:" + "".join(f"\n  - {line}" for line in found))
+    client = connect(namespace, kubeconfig, context)
+    jobs: list[TrainingJob] = []
+    for item in objects:
+        applied = client.apply(item, namespace)
+        meta = applied["metadata"]
+        where = f"{meta['namespace']}/" if meta.get("namespace") else ""
+        console.print(escape(f"{applied['kind']} {where}{meta['name']} applied"))
+        if applied["kind"] == "TrainingJob":
+            jobs.append(TrainingJob.model_validate(applied))
+    if watch:
+        _follow_all(client, jobs)
+
+
+def _follow_all(client: Client, jobs: list[TrainingJob]) -> None:
+    code = 0
+    for job in jobs:
+        try:
+            ended = follow.until_finished(client, job.namespace, job.name, console)
+        except KeyboardInterrupt:
+            errors.print(
+                escape(f"{job.name} goes on without you: drakkar get tj {job.name} -w"), style="dim"
+            )
+            raise
+        code = max(code, progress.exit_code(ended))
+        if code:
+            errors.print(
+                f"[bold red]{escape(job.name)} failed:[/] {escape(progress.reason(ended))}"
+            )
+        elif ended.status.progress and ended.status.progress.sample:
+            console.print(f"\n[bold]Sample[/]\n{escape(ended.status.progress.sample)}")
+    raise typer.Exit(code)
+
+
+@app.command()
+@command
+def get(
+    kind: Annotated[
+        str, typer.Argument(help="trainingjobs (tj), queues (dq) or topologies (topo).")
+    ] = "trainingjobs",
+    name: Annotated[str | None, typer.Argument(help="Only this object.")] = None,
+    output: Annotated[getting.Output | None, typer.Option("--output", "-o")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with every change.")] = False,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Show objects in a table, or as JSON or YAML."""
+    found = getting.kind_of(kind)
+    client = connect(namespace, kubeconfig, context)
+    show = getting.watch if watch else getting.once
+    show(client, found, name, output, everywhere=everywhere)
+
+
+@app.command()
+@command
+def describe(
+    job: JobName,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Show all about a job: what it does or why it waits, where it runs, what happened."""
+    client = connect(namespace, kubeconfig, context)
+    found = client.training_jobs.get(job)
+    pods = client.pods(job)
+    own = client.events(involvedObject__kind="TrainingJob", involvedObject__name=job)
+    names = {pod["metadata"]["name"] for pod in pods}
+    warnings = [
+        event
+        for event in client.events(involvedObject__kind="Pod", type="Warning")
+        if event["involvedObject"].get("name") in names
+    ]
+    console.print(describing.report(found, pods, [*own, *warnings]))
+
+
+@app.command()
+@command
+def logs(
+    job: JobName,
+    rank: Annotated[int | None, typer.Option(help="Only the pod of this rank.")] = None,
+    follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    tail: Annotated[int | None, typer.Option(min=0, help="Last lines of each pod only.")] = None,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Print the logs of all replicas, or of one rank's, also of pods that replace others."""
+    client = connect(namespace, kubeconfig, context)
+    spec = client.training_jobs.get(job).spec
+    replica = None if rank is None else replica_of(rank, spec.replicas, spec.processes_per_replica)
+    reader = LogReader(client, job, client.namespace, replica, tail)
+    for line in reader.follow() if follow_ else reader.so_far():
+        if replica is not None:
+            print(line.text, flush=follow_)
+        else:
+            color = _RANK_COLORS[line.replica % len(_RANK_COLORS)]
+            console.print(f"[{color}]\\[{line.replica}][/] {escape(line.text)}")
+
+
+@app.command()
+@command
+def delete(
+    job: JobName,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Delete a job and its pods; its checkpoints stay."""
+    connect(namespace, kubeconfig, context).training_jobs.delete(job)
+    console.print(escape(f"TrainingJob {job} deleted"))
+
+
+@app.command()
+@command
+def suspend(
+    job: JobName,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Save a job's state and give up its pods until it is resumed."""
+    client = connect(namespace, kubeconfig, context)
+    client.training_jobs.patch(job, {"spec": {"suspend": True}})
+    console.print(escape(f"TrainingJob {job} is being suspended; go on with: drakkar resume {job}"))
+
+
+@app.command()
+@command
+def resume(
+    job: JobName,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Let a suspended job go on from its last checkpoint."""
+    client = connect(namespace, kubeconfig, context)
+    client.training_jobs.patch(job, {"spec": {"suspend": False}})
+    console.print(escape(f"TrainingJob {job} resumes as soon as there is room"))
+
+
+@app.command()
+@command
+def version(kubeconfig: Kubeconfig = None, context: ContextName = None) -> None:
+    """Show the versions of this command and of the cluster."""
+    console.print(f"drakkar {importlib.metadata.version('drakkar')}")
+    try:
+        console.print(f"Kubernetes {connect(None, kubeconfig, context).server_version()}")
+    except ClientError as error:
+        errors.print(escape(str(error)), style="dim")
+
+
+if importlib.util.find_spec("drakkar.cli.cluster"):
+    from drakkar.cli import cluster
+
+    app.add_typer(cluster.app, name="cluster")
+
+
+def main() -> None:
+    """Entry point of the command ``drakkar``."""
+    app()
