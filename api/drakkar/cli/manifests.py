@@ -89,7 +89,9 @@ def _advice(schema: Any) -> dict[str, str]:
     parts = schema.values() if isinstance(schema, dict) else schema
     found: dict[str, str] = {}
     if isinstance(schema, dict) and PATTERN_MESSAGE in schema:
-        found[schema["pattern"]] = schema[PATTERN_MESSAGE]
+        # The pattern of "str | None" is inside anyOf, what belongs to the field beside it.
+        options = [schema, *schema.get("anyOf", ())]
+        found |= {item["pattern"]: schema[PATTERN_MESSAGE] for item in options if "pattern" in item}
     for part in parts:
         if isinstance(part, dict | list):
             found |= _advice(part)
