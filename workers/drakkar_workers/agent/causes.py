@@ -1,0 +1,139 @@
+"""Why a gang's trainers ended: which rank failed first, and how to say it."""
+
+import re
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from drakkar.exitcodes import ExitCode
+from drakkar_workers.agent.wire import Exit, RankStatus
+
+_FOLLOW_UP = re.compile(
+    r"gloo|nccl|rendezvous|process ?group|TCPStore|Dist\w*Error"
+    r"|connection (was )?(closed|reset|refused|aborted)|broken pipe|timed out",
+    re.IGNORECASE,
+)
+"""Errors of a rank whose peer went away, as torch.distributed and its transports word them."""
+
+
+HUNG = "ProcessHung"
+POD = "PodLost"
+
+
+@dataclass(frozen=True, slots=True)
+class RankExit:
+    """The end of a rank's process, with the time on the coordinator's clock."""
+
+    replica: int
+    node: str
+    rank: int
+    time: float
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the gang is restarted."""
+
+    reason: str
+    message: str
+    replica: int | None
+    node: str | None
+    counted: bool = True
+
+
+def failed(end: Exit) -> bool:
+    """Whether the process ended by itself and not as it should."""
+    return not end.stopped and end.code not in (ExitCode.COMPLETE, ExitCode.CHECKPOINTED)
+
+
+def culprit(exits: Iterable[RankExit]) -> RankExit | None:
+    """The rank that failed first.
+
+    Its peers fail right after it, from broken connections, and the order in which their ends are
+    noticed on different nodes can be off by milliseconds: so ends that look like a follow-up come
+    last, whenever they happened.
+    """
+    failures = [end for end in exits if failed(end.exit)]
+    return min(failures, key=lambda end: (_follows(end.exit), end.time, end.rank), default=None)
+
+
+def crash(end: RankExit) -> Cause:
+    """The cause that this rank's end is."""
+    said = f": {end.exit.message}" if end.exit.message else ""
+    if end.exit.out_of_memory:
+        reason, how = "OOMKilled", "was killed because the container's memory limit was reached"
+    elif end.exit.signal is not None:
+        reason, how = "ProcessKilled", f"was killed by {_signal_name(end.exit.signal)}"
+    else:
+        reason, how = "ProcessCrashed", f"exited with code {end.exit.code}"
+    if end.exit.reason:
+        how += f" ({end.exit.reason})"
+    message = f"rank {end.rank} on node {end.node} {how}{said}"
+    return Cause(reason, message[:1024], end.replica, end.node)
+
+
+def pod(message: str) -> Cause:
+    """A pod went away or is going: the operator's to count, not the agents'."""
+    return Cause(POD, message[:1024], None, None, counted=False)
+
+
+def left(ranks: Sequence[int]) -> Cause:
+    """Ranks left with their state saved although no pod is terminated."""
+    return Cause(
+        "ProcessLeft",
+        f"{names('rank', ranks)} saved the state and left, as after SIGTERM, but no pod is terminated",
+        None,
+        None,
+        counted=False,
+    )
+
+
+def hang(ranks: Sequence[tuple[int, str, RankStatus]], silence: float) -> Cause:
+    """No rank made a step for ``silence`` seconds. ``ranks``: (replica, node, status) of each.
+
+    Suspects are the processes that the kernel holds, else those with the fewest steps.
+    """
+    held = [item for item in ranks if item[2].process_state in ("T", "t", "D")]
+    lowest = min((item[2].step or 0 for item in ranks), default=0)
+    suspects = held or [item for item in ranks if (item[2].step or 0) == lowest]
+    who = names("rank", [status.rank for _, _, status in suspects])
+    if held:
+        states = ", ".join(sorted({status.process_state or "" for _, _, status in held}))
+        what = f"{who} is held by the kernel (process state {states}), at step {lowest}"
+    elif len(suspects) == len(ranks):
+        what = f"all ranks are at step {lowest}"
+    else:
+        highest = max(item[2].step or 0 for item in ranks)
+        what = f"{who} at step {lowest}, the others at up to {highest}"
+    replica, node, _ = suspects[0] if suspects else (None, None, None)
+    one = len({item[0] for item in suspects}) == 1
+    return Cause(
+        HUNG,
+        f"no step for {silence:.0f} s; {what}"[:1024],
+        replica if one else None,
+        node if one else None,
+    )
+
+
+def names(noun: str, numbers: Sequence[int]) -> str:
+    """'rank 3', 'ranks 1 and 2', 'ranks 0, 1, 2 and 9 more'."""
+    shown = [str(number) for number in sorted(numbers)]
+    if len(shown) > 4:
+        shown = [*shown[:3], f"{len(shown) - 3} more"]
+    listed = " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else "none"
+    return f"{noun}{'s' if len(numbers) != 1 else ''} {listed}"
+
+
+def _follows(end: Exit) -> bool:
+    # NCCL's watchdog aborts the process when a peer is gone.
+    if end.signal is not None:
+        return end.signal == signal.SIGABRT
+    return bool(_FOLLOW_UP.search(f"{end.reason or ''} {end.message or ''}"))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

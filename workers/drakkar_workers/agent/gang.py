@@ -1,0 +1,468 @@
+"""The coordinator's decisions: when the gang meets, starts, restarts, ends.
+
+A state machine without I/O. Heartbeats, trainers' messages and the passing of time go in;
+``command`` says what each replica has to do, ``report`` what the operator hears. All times are
+seconds of a monotonic clock.
+
+    MEETING --whole--> RUNNING --all exited 0--> COMPLETE
+       ^                  | a process ended, hung, or a replica was lost, left, was replaced
+       +-- RECOVERING <---+    (until no trainer runs any more and the cause is known)
+               | too often without progress, or code CONFIG from anywhere
+               +--> FAILED --(if retryable) a new pod joins--> MEETING
+
+Epochs number the starts. Everything a peer says carries its epoch, so words of an earlier start
+are recognized; a coordinator's successor continues above the highest epoch that a joiner names.
+"""
+
+from collections import Counter
+from enum import Enum
+
+from drakkar.exitcodes import ExitCode
+from drakkar.protocol import Failure, GangConfig, Report
+from drakkar.v1alpha1.trainingjob import Progress, Restart
+from drakkar_workers.agent import causes
+from drakkar_workers.agent.causes import Cause, RankExit
+from drakkar_workers.agent.clock import Clock
+from drakkar_workers.agent.progress import ProgressBook
+from drakkar_workers.agent.seat import Seat
+from drakkar_workers.agent.timing import Timing
+from drakkar_workers.agent.wire import Action, Command, Heartbeat
+from drakkar_workers.channel import CheckpointMessage, Message, StepMessage
+
+RESTARTS_KEPT = 50
+PROGRESS_PERIOD = 1.0
+"""Seconds between new versions of the report for mere progress."""
+
+
+class Phase(Enum):
+    """Where the gang stands."""
+
+    MEETING = "meeting"
+    RUNNING = "running"
+    RECOVERING = "recovering"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class RefusedError(ValueError):
+    """A heartbeat that can't belong to this gang."""
+
+
+class Gang:
+    """The state of one gang; see the module."""
+
+    def __init__(
+        self, config: GangConfig, pod_uid: str, timing: Timing, now: float, clock: Clock
+    ) -> None:
+        self._config = config
+        self._pod_uid = pod_uid
+        self._timing = timing
+        self._clock = clock
+        self._seats = [Seat(index, timing.peer_timeout) for index in range(config.replicas)]
+        self._progress = ProgressBook(clock, config.checkpoint_keep)
+        self.phase = Phase.MEETING
+        self.epoch = 0
+        self.version = 1
+        """Of the report; grows with every change that the operator should hear of."""
+        self.restarts: list[Restart] = []
+        self.restart_counts: Counter[str] = Counter()
+        """In-place restarts by reason, all so far."""
+        self.failure: Failure | None = None
+        self.farewell_seconds = timing.farewell
+        self.linger_seconds = timing.linger
+        self.news: list[str] = []
+        """Sentences for the log; whoever writes them clears the list."""
+        self._since = now
+        self._not_before = now
+        self._published = now
+        self._dirty = False
+        self._futile = 0
+        """In-place restarts since the last progress."""
+        self._highest_step = 0
+        self._saved_step = -1
+        self._new_epoch(now)
+
+    def _new_epoch(self, now: float) -> None:
+        self._exits: dict[int, RankExit] = {}
+        """First news of the ends of this epoch's processes, by rank."""
+        self._life = now
+        """When a trainer last showed that the training goes on."""
+        self._stepped = False
+        """Whether this epoch's trainers report steps."""
+        self._cause: Cause | None = None
+        self._drain_from: float | None = None
+
+    def heartbeat(self, beat: Heartbeat, now: float) -> None:
+        """Take a replica's state. Raises RefusedError for one that can't be of this gang."""
+        seat = self._admit(beat)
+        if beat.incarnation in seat.retired:
+            return
+        previous = seat.beat
+        if previous is not None and previous.incarnation != beat.incarnation:
+            if beat.started < previous.started and seat.fresh(now):
+                seat.retired.add(beat.incarnation)
+                return
+            seat.retired.add(previous.incarnation)
+            self._replaced(beat, now)
+            previous = None
+        seat.heard = now
+        if previous is not None and beat.sequence <= previous.sequence:
+            return
+        seat.beat = beat
+        self._collect(previous, beat, now)
+        # Transitions look at every replica, and most heartbeats say nothing new: those wait for the
+        # next tick, or thousands of replicas would cost their number squared.
+        if previous is None or _essence(previous) != _essence(beat):
+            self._touch(now)
+            self.tick(now)
+
+    def message(self, message: Message, now: float) -> None:
+        """Take what rank 0 tells of the training."""
+        if self.phase is not Phase.RUNNING or message.epoch != self.epoch or message.rank != 0:
+            return
+        self._life = now
+        if isinstance(message, StepMessage):
+            self._step_reached(message.step)
+        if isinstance(message, CheckpointMessage) and message.step > self._saved_step:
+            self._saved_step = message.step
+            self._futile = 0
+        if self._progress.take(message, now):
+            self._touch(now)
+        else:
+            self._dirty = True
+
+    def tick(self, now: float) -> None:
+        """Let time pass: take every transition that is due."""
+        while self._advance(now):
+            pass
+        if self._dirty and now - self._published >= PROGRESS_PERIOD:
+            self._touch(now)
+
+    def command(self, replica: int, incarnation: str, now: float) -> Command:
+        """What the pod of this incarnation has to do."""
+        if incarnation in self._seats[replica].retired:
+            text = f"a newer pod has taken the place of replica {replica}"
+            return self._command("leave", ExitCode.CHECKPOINTED, message=text)
+        match self.phase:
+            case Phase.RUNNING:
+                return self._command("start")
+            case Phase.COMPLETE:
+                return self._command("finish")
+            case Phase.MEETING:
+                return self._command("wait", message=self.missing(now))
+            case Phase.RECOVERING:
+                cause = self._cause
+                hung = cause is not None and cause.reason == causes.HUNG
+                text = cause.message if cause else ""
+                return self._command("wait", message=text, dump_stacks=hung)
+        failure = self.failure
+        assert failure is not None
+        if not failure.retryable:
+            return self._command("fail", ExitCode.CONFIG, failure=failure)
+        if replica == failure.replica:
+            return self._command("fail", ExitCode.CRASHED, failure=failure)
+        return self._command("wait", message=failure.message)
+
+    def missing(self, now: float) -> str:
+        """Who has not joined, in words."""
+        absent = [seat.replica for seat in self._seats if not seat.joined(now)]
+        if not absent:
+            return "all replicas have joined"
+        here = self._config.replicas - len(absent)
+        return (
+            f"waiting for {causes.names('replica', absent)}; "
+            f"{here} of {self._config.replicas} have joined"
+        )
+
+    def over(self, now: float) -> bool:
+        """Whether the coordinator may exit: the end has come and the peers know of it."""
+        if self.failure is not None and self.failure.retryable:
+            return self.failure.replica == 0
+        if self.phase not in (Phase.COMPLETE, Phase.FAILED):
+            return False
+        told = all(seat.beat is not None and seat.beat.finished for seat in self._seats)
+        return told or now - self._since > self._timing.farewell
+
+    def longest_silence(self, now: float) -> float:
+        """Seconds since the replica was heard that was not heard for longest; 0 if none was."""
+        return max((now - seat.heard for seat in self._seats if seat.beat), default=0.0)
+
+    def progress(self, now: float) -> Progress | None:
+        """How far the training is, None before its first step."""
+        return self._progress.snapshot(now)
+
+    def report(self, now: float) -> Report:
+        """The state for the operator."""
+        again = self.phase is Phase.MEETING and self.epoch > 0
+        phase = Phase.RECOVERING if again else self.phase
+        return Report(
+            uid=self._config.uid,
+            pod_uid=self._pod_uid,
+            version=self.version,
+            epoch=self.epoch,
+            state=phase.value,
+            members=[seat.member(self.epoch, now) for seat in self._seats],
+            progress=self._progress.snapshot(now),
+            restarts=list(self.restarts),
+            checkpoints=list(self._progress.checkpoints),
+            failure=self.failure,
+            time=self._clock.date(now),
+        )
+
+    # What heartbeats say
+
+    def _admit(self, beat: Heartbeat) -> Seat:
+        config = self._config
+        if beat.uid != config.uid:
+            raise RefusedError(
+                f"uid {beat.uid!r} is another job's; this is {config.namespace}/{config.job} "
+                f"with uid {config.uid!r}"
+            )
+        if not 0 <= beat.replica < config.replicas:
+            raise RefusedError(
+                f"replica {beat.replica} is unknown; this gang has replicas 0 to "
+                f"{config.replicas - 1}"
+            )
+        first = beat.replica * config.processes_per_replica
+        last = first + config.processes_per_replica - 1
+        told = [status.rank for status in beat.ranks]
+        if len(set(told)) != len(told) or any(not first <= rank <= last for rank in told):
+            raise RefusedError(
+                f"replica {beat.replica} speaks for ranks {told}; it has ranks {first} to {last}"
+            )
+        return self._seats[beat.replica]
+
+    def _replaced(self, beat: Heartbeat, now: float) -> None:
+        self.news.append(f"replica {beat.replica} is now pod {beat.pod} on node {beat.node}")
+        self._touch(now)
+        if self.phase is Phase.FAILED and self.failure is not None and self.failure.retryable:
+            # The pod was replaced: the next level of restart, with a new budget in place.
+            self.failure, self._futile = None, 0
+            self._not_before = now
+            self._enter(Phase.MEETING, now)
+        elif self.phase in (Phase.RUNNING, Phase.RECOVERING):
+            self._recover(causes.pod(f"the pod of replica {beat.replica} was replaced"), now)
+
+    def _collect(self, previous: Heartbeat | None, beat: Heartbeat, now: float) -> None:
+        if beat.epoch > self.epoch:
+            # Trainers of a former coordinator: go on above its epochs.
+            if self.phase in (Phase.RUNNING, Phase.RECOVERING):
+                self._recover(causes.pod("the gang had a newer coordinator"), now)
+            self.epoch = beat.epoch
+            self._exits.clear()
+            return
+        if beat.epoch < self.epoch or self.phase not in (Phase.RUNNING, Phase.RECOVERING):
+            return
+        if previous is None or _signs_of_life(previous) != _signs_of_life(beat):
+            self._life = now
+            self._dirty = True
+        for status in beat.ranks:
+            if status.step is not None:
+                self._step_reached(status.step)
+            if status.exit is not None and status.rank not in self._exits:
+                time = now - status.exit.age_seconds
+                end = RankExit(beat.replica, beat.node, status.rank, time, status.exit)
+                self._exits[status.rank] = end
+
+    def _step_reached(self, step: int) -> None:
+        self._stepped = True
+        if step > self._highest_step:
+            self._highest_step = step
+            self._futile = 0
+
+    # Transitions
+
+    def _advance(self, now: float) -> bool:
+        match self.phase:
+            case Phase.MEETING:
+                return self._meet(now)
+            case Phase.RUNNING:
+                return self._watch(now)
+            case Phase.RECOVERING:
+                return self._settle(now)
+            case _:
+                return False
+
+    def _meet(self, now: float) -> bool:
+        if now < self._not_before or not all(seat.joined(now) for seat in self._seats):
+            return False
+        self.epoch += 1
+        self._new_epoch(now)
+        self.news.append(f"epoch {self.epoch}: all {self._config.replicas} replicas start")
+        return self._enter(Phase.RUNNING, now)
+
+    def _watch(self, now: float) -> bool:
+        if self._misconfigured(now):
+            return True
+        ends = self._exits.values()
+        if len(ends) == self._config.world_size and all(end.exit.code == 0 for end in ends):
+            self.news.append("all ranks have completed")
+            return self._enter(Phase.COMPLETE, now)
+        for cause in (self._lost(now), self._crashed(), self._drained(now), self._hung(now)):
+            if cause is not None:
+                return self._recover(cause, now)
+        if self._futile and not self._stepped and now - self._since > self._timing.stable:
+            self._futile = 0
+        return False
+
+    def _settle(self, now: float) -> bool:
+        """Once no trainer runs any more, the cause is known: restart or give up."""
+        if self._misconfigured(now):
+            return True
+        if any(seat.alive and seat.fresh(now) for seat in self._seats):
+            return False
+        assert self._cause is not None
+        gone = any(seat.leaving or not seat.fresh(now) for seat in self._seats)
+        if gone or self._cause.reason == causes.POD:
+            # What processes do when a pod goes away is no fault of theirs; the operator sees the pod.
+            self._not_before = now
+            return self._enter(Phase.MEETING, now)
+        # The first news need not be of the first failure.
+        first = causes.culprit(self._exits.values())
+        return self._restart_or_fail(causes.crash(first) if first else self._cause, now)
+
+    def _restart_or_fail(self, cause: Cause, now: float) -> bool:
+        allowed = self._config.in_place_restarts
+        if self._futile >= allowed:
+            tried = f"; restarted in place {self._futile} times without progress"
+            text = cause.message[:900] + (tried if allowed else "")
+            # Without a culprit the coordinator's pod is as good as any.
+            return self._fail(cause.reason, text, cause.replica or 0, retryable=True, now=now)
+        delay = 0.0
+        if self._futile:
+            delay = self._config.backoff_seconds * 2.0 ** min(30, self._futile - 1)
+        delay = min(delay, self._timing.backoff_limit)
+        self._futile += 1
+        self._not_before = now + delay
+        restart = Restart(
+            id=f"{self._pod_uid}-{self.epoch}",
+            time=self._clock.date(now),
+            scope="process",
+            reason=cause.reason,
+            message=cause.message,
+            replica=cause.replica,
+            node=cause.node,
+            counted=cause.counted,
+        )
+        self.restarts = [*self.restarts, restart][-RESTARTS_KEPT:]
+        self.restart_counts[cause.reason] += 1
+        after = f" in {delay:g} s" if delay else ""
+        self.news.append(f"{cause.message}; restarting in place{after}")
+        return self._enter(Phase.MEETING, now)
+
+    def _misconfigured(self, now: float) -> bool:
+        ends = [end for end in self._exits.values() if end.exit.code == ExitCode.CONFIG]
+        if not ends:
+            return False
+        end = min(ends, key=lambda end: (not end.exit.message, end.time))
+        text = end.exit.message or f"rank {end.rank} exited with code {int(ExitCode.CONFIG)}"
+        reason = end.exit.reason or "ConfigError"
+        return self._fail(reason, text, end.replica, retryable=False, now=now)
+
+    def _recover(self, cause: Cause, now: float) -> bool:
+        self._cause = cause
+        self.news.append(f"epoch {self.epoch} ends: {cause.message}")
+        return self._enter(Phase.RECOVERING, now)
+
+    def _fail(
+        self, reason: str, message: str, replica: int | None, *, retryable: bool, now: float
+    ) -> bool:
+        self.failure = Failure(
+            reason=reason[:64], message=message[:1024], replica=replica, retryable=retryable
+        )
+        self.news.append(f"the gang failed: {reason}: {message}")
+        return self._enter(Phase.FAILED, now)
+
+    def _enter(self, phase: Phase, now: float) -> bool:
+        self.phase, self._since = phase, now
+        self._touch(now)
+        return True
+
+    def _touch(self, now: float) -> None:
+        self.version += 1
+        self._published, self._dirty = now, False
+
+    # Reasons to end an epoch
+
+    def _lost(self, now: float) -> Cause | None:
+        # Whoever has completed its part is not needed any more.
+        lost = [
+            seat.replica
+            for seat in self._seats
+            if not seat.fresh(now) and not seat.completed(self.epoch)
+        ]
+        if not lost:
+            return None
+        who = causes.names("replica", lost)
+        return causes.pod(f"{who} not heard for {self._timing.peer_timeout:g} s")
+
+    def _crashed(self) -> Cause | None:
+        first = causes.culprit(self._exits.values())
+        if first is not None:
+            return causes.crash(first)
+        alone = sorted({end.replica for end in self._exits.values() if end.exit.stopped})
+        if alone:
+            return causes.pod(f"{causes.names('replica', alone)} stopped by itself")
+        return None
+
+    def _drained(self, now: float) -> Cause | None:
+        """After SIGTERM to a pod all ranks save and leave together: they are given the time."""
+        leavers = [seat for seat in self._seats if seat.leaving]
+        left = [rank for rank, end in self._exits.items() if end.exit.code == ExitCode.CHECKPOINTED]
+        if not leavers and not left:
+            return None
+        if any(seat.alive and seat.started(self.epoch) for seat in leavers):
+            return None
+        if self._drain_from is None:
+            self._drain_from = now
+        over = not any(seat.alive or not seat.started(self.epoch) for seat in self._seats)
+        if not over and now - self._drain_from <= self._timing.drain:
+            return None
+        if leavers:
+            who = causes.names("replica", [seat.replica for seat in leavers])
+            return causes.pod(f"the pod of {who} is being terminated")
+        return causes.left(left)
+
+    def _hung(self, now: float) -> Cause | None:
+        # A user's script need not report steps; a recipe does.
+        if not self._stepped and self._config.recipe is None:
+            return None
+        silence = now - self._life
+        if silence <= self._config.hang_timeout_seconds:
+            return None
+        ranks = [
+            (seat.replica, seat.beat.node, status)
+            for seat in self._seats
+            if seat.beat is not None and seat.started(self.epoch)
+            for status in seat.beat.ranks
+            if status.exit is None
+        ]
+        return causes.hang(ranks, silence)
+
+    def _command(
+        self,
+        action: Action,
+        exit_code: int = 0,
+        *,
+        failure: Failure | None = None,
+        message: str = "",
+        dump_stacks: bool = False,
+    ) -> Command:
+        return Command(
+            action=action,
+            epoch=self.epoch,
+            exit_code=exit_code,
+            failure=failure,
+            message=message,
+            dump_stacks=dump_stacks,
+        )
+
+
+def _essence(beat: Heartbeat) -> tuple[object, ...]:
+    """What the operator should hear of at once."""
+    ended = [status.rank for status in beat.ranks if status.exit is not None]
+    return beat.ready, beat.leaving, beat.finished, beat.alive, beat.epoch, ended
+
+
+def _signs_of_life(beat: Heartbeat) -> tuple[object, ...]:
+    return beat.epoch, *((s.rank, s.step, s.phase, s.exit is None) for s in beat.ranks)
