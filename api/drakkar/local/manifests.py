@@ -84,6 +84,22 @@ def kubelet_api_role_binding() -> Object:
     }
 
 
+def nodes_role_binding() -> Object:
+    """Lets kubelets read what pods mount before the node authorizer has seen the pod.
+
+    A kubelet that starts a pod the moment it is bound can be faster than the authorizer's own
+    watch; it is then refused the pod's claim, and tries again only some 15 seconds later.
+    """
+    group = "rbac.authorization.k8s.io"
+    return {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "drakkar:nodes"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:node"},
+        "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}],
+    }
+
+
 def initial_objects() -> list[tuple[str, Object]]:
     """Each object with the path it is applied at."""
     rbac = "/apis/rbac.authorization.k8s.io/v1"
@@ -96,6 +112,7 @@ def initial_objects() -> list[tuple[str, Object]]:
             f"{rbac}/clusterrolebindings/drakkar:kube-apiserver-to-kubelet",
             kubelet_api_role_binding(),
         ),
+        (f"{rbac}/clusterrolebindings/drakkar:nodes", nodes_role_binding()),
     ]
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from drakkar.protocol import Report
 from drakkar.v1alpha1.recipes import parse_recipe
-from drakkar.v1alpha1.trainingjob import Placement, Restart
+from drakkar.v1alpha1.trainingjob import Placement, Progress, Restart
 from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.actions import (
@@ -209,11 +209,20 @@ def _read_report(draft: Draft, seen: Observed) -> None:
             report = last
     if report is None:
         return
-    draft.progress = report.progress or draft.progress
+    if report.progress is not None:
+        draft.progress = _readable(report.progress)
     known = {record.path: record for record in [*draft.checkpoints, *report.checkpoints]}
     newest = sorted(known.values(), key=lambda record: record.step)
     draft.checkpoints = newest[-seen.job.spec.checkpoint.keep :]
     _record(draft, report.restarts)
+
+
+def _readable(progress: Progress) -> Progress:
+    """Figures in as many digits as mean something."""
+    digits = {"loss": 4, "eval_loss": 4, "tokens_per_second": 0, "mfu": 4, "goodput": 3}
+    known = {name: getattr(progress, name) for name in digits}
+    rounded = {name: round(v, digits[name]) for name, v in known.items() if v is not None}
+    return progress.model_copy(update=rounded)
 
 
 def _record(draft: Draft, restarts: Sequence[Restart]) -> None:

@@ -23,6 +23,7 @@ from drakkar.constants import (
 from drakkar.protocol import GANG_ENV, GangConfig
 from drakkar_operator.model import JobView
 from drakkar_operator.render.owner import owner_reference
+from drakkar_operator.render.resources import container_requests
 from drakkar_operator.render.settings import WorkerSettings
 
 GRACE_SECONDS: Final = 30
@@ -176,7 +177,7 @@ def _complete_trainer(
     if job.spec.checkpoint.storage:
         _add_mount(mounts, {"name": "checkpoints", "mountPath": CHECKPOINT_MOUNT})
     environment = container.setdefault("env", [])
-    for variable in _environment(job, replica, settings):
+    for variable in [*_environment(job, replica, settings), *_threads(container, job)]:
         _add_named(environment, variable)
     if job.spec.runtime == "torch":
         command = [*(container.get("command") or ()), *(container.get("args") or ())]
@@ -199,6 +200,15 @@ def _complete_resources(container: dict[str, Any], job: JobView) -> None:
     if job.spec.recipe:
         for name, quantity in DEFAULT_REQUESTS.items():
             resources["requests"].setdefault(name, resources["limits"].get(name, quantity))
+
+
+def _threads(container: dict[str, Any], job: JobView) -> list[dict[str, Any]]:
+    """As many threads per process as it has whole CPUs: it would else count the node's."""
+    cpu = container_requests(container).get("cpu")
+    if cpu is None:
+        return []
+    threads = max(1, cpu // (1000 * job.spec.processes_per_replica))
+    return [{"name": "OMP_NUM_THREADS", "value": str(threads)}]
 
 
 def _environment(job: JobView, replica: int, settings: WorkerSettings) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ def test_a_recipes_pod_runs_the_agent_on_its_node() -> None:
     assert config.world_size == 3
     assert config.recipe_config == {"batchSize": 96}
     assert environment(pod)["DRAKKAR_REPLICA_INDEX"] == "2"
+    assert environment(pod)["OMP_NUM_THREADS"] == "1"
 
 
 def test_every_pod_of_a_gang_is_told_the_same() -> None:
@@ -106,6 +107,7 @@ def test_a_template_is_completed_and_never_overruled() -> None:
     assert [m["name"] for m in container["volumeMounts"] if m["mountPath"] == "/tmp"] == ["scratch"]
     assert container["resources"]["requests"] == {"cpu": "2", "x.io/gpu": 4}
     assert container["resources"]["limits"] == {"x.io/gpu": 4}
+    assert {"name": "OMP_NUM_THREADS", "value": "2"} in container["env"]
     assert pod["spec"]["containers"][0] == {"name": "sidecar", "image": "s"}
     assert pod["spec"]["terminationGracePeriodSeconds"] == 90
     assert pod["spec"]["securityContext"]["runAsUser"] == 1000
