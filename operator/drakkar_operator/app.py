@@ -45,7 +45,7 @@ class Operator:
             observe=metrics.observe_request,
         )
         self.caches = caches = Caches(rest, metrics, watch_seconds=settings.watch_seconds)
-        self.jobs = jobs = Jobs(rest)
+        self.jobs = jobs = Jobs(rest, settings.namespaces)
         self.queue: WorkQueue[str] = WorkQueue()
         seconds = settings.lease_seconds
         # The Lease has a client of its own: a flood of writes must not starve its renewal.
@@ -86,7 +86,7 @@ class Operator:
         self.queue_status = QueueStatus(
             rest, caches=caches, jobs=jobs, scheduler=self.scheduler, check=self.leader.check
         )
-        self.kopf = KopfWatch(connection, jobs.take)
+        self.kopf = KopfWatch(connection, jobs.take, settings.namespaces)
         self.port: int | None = None
         """Port of the HTTP endpoints, once they listen."""
         self._listed = asyncio.Event()

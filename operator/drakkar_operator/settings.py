@@ -1,16 +1,21 @@
-"""Settings of the operator: command line, else environment (``DRAKKAR_`` + name), else default."""
+"""Settings of the operator: command line, else environment (``DRAKKAR_`` + name), else default.
+
+The name of the pod and its namespace (``POD_NAME``, ``POD_NAMESPACE``) are the defaults of the
+identity and of the Lease's namespace.
+"""
 
 import argparse
 import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from drakkar_operator.render.settings import WorkerSettings
 
 _HELP = {
     "kubeconfig": "kubeconfig file; by default the service account, $KUBECONFIG or ~/.kube/config",
+    "namespaces": "namespaces whose jobs are looked after, separated by commas; none: all",
     "namespace": "namespace of the Lease",
     "lease": "name of the Lease by which replicas of the operator elect their leader",
     "identity": "name of this process in the Lease",
@@ -37,6 +42,7 @@ class Settings:
     """Times in seconds."""
 
     kubeconfig: str | None = None
+    namespaces: tuple[str, ...] = ()
     namespace: str = "drakkar-system"
     lease: str = "drakkar-operator"
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
@@ -71,16 +77,24 @@ class Settings:
 def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line and the environment; exits with a message if one is wrong."""
     defaults = Settings()
+    defaults = replace(
+        defaults,
+        identity=environ.get("POD_NAME") or defaults.identity,
+        namespace=environ.get("POD_NAMESPACE") or defaults.namespace,
+    )
     parser = argparse.ArgumentParser(prog="python -m drakkar_operator", description=__doc__)
     for item in fields(Settings):
         default = getattr(defaults, item.name)
-        kind = type(default) if default is not None else str
         variable = f"DRAKKAR_{item.name.upper()}"
         parser.add_argument(
             f"--{item.name.replace('_', '-')}",
-            type=kind,
+            type=_names if item.name == "namespaces" else type(default or ""),
             # argparse applies the type to a default that is a string.
             default=environ.get(variable) or default,
             help=f"{_HELP[item.name]} [{variable}; default {default}]".replace("%", "%%"),
         )
     return Settings(**vars(parser.parse_args(arguments)))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -20,15 +20,22 @@ log = structlog.get_logger(__name__)
 
 
 async def list_into(
-    rest: Rest, path: str, store: Store[T], params: Mapping[str, str], page: int = PAGE
+    rest: Rest,
+    path: str,
+    store: Store[T],
+    *,
+    params: Mapping[str, str] | None = None,
+    page: int = PAGE,
+    prefix: str = "",
 ) -> str:
     """Bring a store up to date with a full list; returns its resourceVersion. Raises ApiError.
 
-    Pages come from one snapshot (the continue token names it). If that is compacted away in the
-    middle (410), the list starts over with larger pages.
+    ``prefix`` is that of the keys that the list covers. Pages come from one snapshot (the continue
+    token names it). If that is compacted away in the middle (410), the list starts over with larger
+    pages.
     """
     listed: set[str] = set()
-    query = {**params, "limit": str(page)}
+    query = {**(params or {}), "limit": str(page)}
     while True:
         try:
             answer = await rest.get(path, query)
@@ -37,7 +44,7 @@ async def list_into(
                 raise
             listed.clear()
             page *= 4
-            query = {**params, "limit": str(page)}
+            query = {**(params or {}), "limit": str(page)}
             continue
         meta = answer["metadata"]
         for raw in answer.get("items") or ():
@@ -45,7 +52,7 @@ async def list_into(
             store.upsert(raw)
         if not meta.get("continue"):
             version: str = meta["resourceVersion"]
-            store.retain(listed, int(version))
+            store.retain(listed, int(version), prefix)
             return version
         query["continue"] = meta["continue"]
         # A page takes milliseconds of CPU: let others run in between.
@@ -98,7 +105,7 @@ class Informer(Store[T]):
                 if self._version is None:
                     self._metrics.relists.labels(self.resource).inc()
                     self._version = await list_into(
-                        self._rest, self._path, self, self._params, self._page
+                        self._rest, self._path, self, params=self._params, page=self._page
                     )
                     self._touch()
                     self.synced.set()

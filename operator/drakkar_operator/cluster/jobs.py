@@ -1,6 +1,6 @@
 """TrainingJobs as the operator knows them: fed by kopf's watch, checked against lists."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -61,9 +61,11 @@ def _slim(meta: Mapping[str, Any]) -> dict[str, Any]:
 class Jobs(Store[JobView]):
     """The store of TrainingJobs. It has no watch of its own: ``take`` is called by kopf's."""
 
-    def __init__(self, rest: Rest) -> None:
+    def __init__(self, rest: Rest, namespaces: Sequence[str] = ()) -> None:
+        """``namespaces`` are the ones that are looked after; none: all."""
         super().__init__("trainingjobs", project_job)
         self._rest = rest
+        self._namespaces = tuple(namespaces)
 
     def take(self, kind: str | None, raw: Object) -> None:
         """A watch event: kind is ADDED, MODIFIED, DELETED, or None for the first list."""
@@ -74,4 +76,9 @@ class Jobs(Store[JobView]):
 
     async def resync(self) -> None:
         """Compare with a full list: a watch may have died silently. Raises ApiError."""
-        await list_into(self._rest, paths.TRAINING_JOBS, self, {})
+        if not self._namespaces:
+            await list_into(self._rest, paths.TRAINING_JOBS, self)
+        for namespace in self._namespaces:
+            await list_into(
+                self._rest, paths.training_jobs(namespace), self, prefix=f"{namespace}/"
+            )

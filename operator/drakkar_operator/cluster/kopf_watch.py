@@ -7,7 +7,7 @@ which would be all of ours. In its own loop it can fail, be stopped late and sta
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import kopf
 import structlog
@@ -33,7 +33,14 @@ class _Patience:
 class KopfWatch:
     """``take(type, object)`` is called in the loop that ``run`` runs in."""
 
-    def __init__(self, connection: Connection, take: Callable[[str | None, Object], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        take: Callable[[str | None, Object], None],
+        namespaces: Sequence[str] = (),
+    ) -> None:
+        """``namespaces`` are the ones that are watched; none: all."""
+        self._namespaces = tuple(namespaces)
         self._connection = connection
         self._take = take
         self._thread: threading.Thread | None = None
@@ -86,7 +93,8 @@ class KopfWatch:
                 registry=registry,
                 settings=settings,
                 standalone=True,
-                clusterwide=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
                 stop_flag=stop,
                 loop=asyncio.new_event_loop(),
             )

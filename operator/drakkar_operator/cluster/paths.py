@@ -28,9 +28,14 @@ def claim(namespace: str, name: str) -> str:
     return f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
 
 
+def training_jobs(namespace: str) -> str:
+    """TrainingJobs of a namespace."""
+    return f"{API}/namespaces/{namespace}/trainingjobs"
+
+
 def training_job(namespace: str, name: str) -> str:
     """A TrainingJob."""
-    return f"{API}/namespaces/{namespace}/trainingjobs/{name}"
+    return f"{training_jobs(namespace)}/{name}"
 
 
 def queue(name: str) -> str:

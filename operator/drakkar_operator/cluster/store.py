@@ -88,9 +88,16 @@ class Store(Generic[T]):
         self._notify(old, None)
         return True
 
-    def retain(self, listed: Set[str], version: int) -> list[str]:
-        """Drop what a list made at ``version`` did not hold, unless it is newer; returns the keys."""
-        gone = [k for k, (v, _) in self._versions.items() if k not in listed and v <= version]
+    def retain(self, listed: Set[str], version: int, prefix: str = "") -> list[str]:
+        """Drop what a list made at ``version`` did not hold, unless it is newer; returns the keys.
+
+        The list was of the objects whose keys begin with ``prefix``.
+        """
+        gone = [
+            key
+            for key, (known, _) in self._versions.items()
+            if key not in listed and known <= version and key.startswith(prefix)
+        ]
         for key in gone:
             self.delete(key, self._versions[key][1])
         return gone
