@@ -1,14 +1,13 @@
 """The command ``drakkar``."""
 
 import importlib.metadata
-import importlib.util
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from drakkar.cli import cluster, demo, follow, install, manifests, progress
 from drakkar.cli import describe as describing
-from drakkar.cli import follow, manifests, progress
 from drakkar.cli import get as getting
 from drakkar.cli.logs import LogReader, replica_of
 from drakkar.cli.session import (
@@ -209,10 +208,9 @@ def version(kubeconfig: Kubeconfig = None, context: ContextName = None) -> None:
         errors.print(escape(str(error)), style="dim")
 
 
-if importlib.util.find_spec("drakkar.cli.cluster"):
-    from drakkar.cli import cluster
-
-    app.add_typer(cluster.app, name="cluster")
+app.command()(install.install)
+app.command()(demo.demo)
+app.add_typer(cluster.app, name="cluster")
 
 
 def main() -> None:
