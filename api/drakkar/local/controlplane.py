@@ -121,7 +121,8 @@ class ControlPlane:
         self._processes.start(name, command, env=env)
 
     def stop_api(self) -> None:
-        self._processes.stop(components.APISERVER)
+        # Left alone it would wait for its watchers to go, which is of no use here.
+        self._processes.stop(components.APISERVER, grace_seconds=1)
 
     def wait_for_api(self) -> None:
         """Wait until the API server answers, or has died."""

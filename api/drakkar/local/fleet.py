@@ -21,6 +21,7 @@ from drakkar.local.state import ClusterState, Fault
 from drakkar.local.topology import NodeSpec
 
 _READY_SECONDS = 120
+_LOST_TAINTS = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
 
 
 class Fleet:
@@ -93,7 +94,7 @@ class Fleet:
             if self._processes.pid(kubelet) is None:
                 raise ClusterError(f"{kubelet} has ended: {self._processes.last_words(kubelet)}")
             node = api.find(f"/api/v1/nodes/{name}")
-            return node is not None and node_is_ready(node) and reported_at(node) >= since
+            return node is not None and takes_pods(node) and reported_at(node) >= since
 
         with KubeApi(self._admin) as api:
             wait_until(ready, seconds=_READY_SECONDS, what=f"The start of {name}", poll=0.2)
@@ -160,6 +161,12 @@ class Fleet:
             if spec.name not in self._record.faults:
                 network.route_services(self._plan, self._record.number(spec.name))
                 return
+
+
+def takes_pods(node: Object) -> bool:
+    """Whether a node is ready and the controllers have taken their taints for lost nodes off."""
+    taints = {taint["key"] for taint in node["spec"].get("taints") or []}
+    return node_is_ready(node) and not taints & _LOST_TAINTS
 
 
 def reported_at(node: Object) -> int:

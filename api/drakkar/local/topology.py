@@ -14,6 +14,7 @@ A topology file is YAML::
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -45,6 +46,7 @@ _SUFFIXES = {
     "Gi": Decimal(2) ** 30,
     "Ti": Decimal(2) ** 40,
 }
+_QUANTITY = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(_SUFFIXES)})")
 
 
 def quantity(text: str) -> Decimal:
@@ -52,12 +54,10 @@ def quantity(text: str) -> Decimal:
 
     Raises ValueError for what is no quantity.
     """
-    number = text.rstrip("".join(set("".join(_SUFFIXES))))
-    suffix = text[len(number) :]
-    try:
-        return Decimal(number) * _SUFFIXES[suffix]
-    except (ArithmeticError, KeyError):
-        raise ValueError(f"'{text}' is no Kubernetes quantity") from None
+    found = _QUANTITY.fullmatch(text)
+    if not found:
+        raise ValueError(f"'{text}' is no Kubernetes quantity")
+    return Decimal(found[1]) * _SUFFIXES[found[2]]
 
 
 class Taint(BaseModel):

@@ -1,0 +1,17 @@
+"""What tests of all kinds share."""
+
+from __future__ import annotations
+
+import pytest
+
+from drakkar.local import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The local cluster with four nodes or more, brought up or healed if need be, and left up.
+
+    It is the one named by `DRAKKAR_CLUSTER`, else the default one. If it cannot come up, the
+    tests that need it fail: they are never skipped.
+    """
+    return Cluster.load_or_up(nodes=4)
