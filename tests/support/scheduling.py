@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from drakkar.constants import DEFAULT_LEVELS
@@ -107,6 +108,13 @@ def _below(nodes: list[NodeView], own: NodeView, level: str) -> object:
     return own.labels.get(LABELS[narrower]) or _below(nodes, own, narrower)
 
 
+@lru_cache(maxsize=64)
+def homes_of(snap: Snapshot) -> dict[tuple[str, str], tuple[object, ...]]:
+    """The domain of each (node, level)."""
+    views = snap.nodes.views
+    return {(v.name, level): domain(views, v.name, level) for v in views for level in LEVELS}
+
+
 def faults(snap: Snapshot, request: GangRequest, where: Mapping[int, str]) -> list[str]:
     """What is wrong with a placement of the missing ranks."""
     nodes = {view.name: view for view in snap.nodes.views}
@@ -123,26 +131,26 @@ def faults(snap: Snapshot, request: GangRequest, where: Mapping[int, str]) -> li
             found.append(f"{name} is to be avoided")
         if not view.ready or view.unschedulable:
             found.append(f"{name} is not ready or cordoned")
-        for each in view.taints:
-            if each.effect != "PreferNoSchedule" and not any(
-                t.tolerates(each) for t in request.tolerations
-            ):
-                found.append(f"{name} has taint {each}")
+        found += [
+            f"{name} has taint {each}"
+            for each in view.taints
+            if each.effect != "PreferNoSchedule"
+            and not any(t.tolerates(each) for t in request.tolerations)
+        ]
         if any(view.labels.get(k) != v for k, v in request.node_selector.items()):
             found.append(f"{name} does not match the selector")
         if request.host_ports and count > 1:
             found.append(f"{name} has a host port twice")
     whole = {**request.fixed, **where}
     topology = request.topology
-    views = list(nodes.values())
     if topology.required:
-        homes = {domain(views, name, topology.required) for name in whole.values()}
+        homes = {homes_of(snap)[name, topology.required] for name in whole.values()}
         if len(homes) > 1:
             found.append(f"spread over {len(homes)} {topology.required}s")
     if topology.group_size and topology.group_level:
         groups: dict[int, set[object]] = {}
         for at, name in whole.items():
-            home = domain(views, name, topology.group_level)
+            home = homes_of(snap)[name, topology.group_level]
             groups.setdefault(at // topology.group_size, set()).add(home)
         moved = {at // topology.group_size for at in where}
         found += [
@@ -153,17 +161,17 @@ def faults(snap: Snapshot, request: GangRequest, where: Mapping[int, str]) -> li
 
 def level_of(snap: Snapshot, names: Iterable[str]) -> int:
     """Index in LEVELS of the tightest level that the nodes share."""
-    views, names = list(snap.nodes.views), set(names)
+    names, homes = set(names), homes_of(snap)
     for at in range(len(LEVELS) - 1, 0, -1):
-        if len({domain(views, name, LEVELS[at]) for name in names}) == 1:
+        if len({homes[name, LEVELS[at]] for name in names}) == 1:
             return at
     return 0
 
 
 def spread(snap: Snapshot, names: Iterable[str]) -> tuple[int, ...]:
     """Domains in use per level, widest first, the cluster left out."""
-    views, names = list(snap.nodes.views), set(names)
-    return tuple(len({domain(views, name, level) for name in names}) for level in LEVELS[1:])
+    names, homes = set(names), homes_of(snap)
+    return tuple(len({homes[name, level] for name in names}) for level in LEVELS[1:])
 
 
 def every_placement(snap: Snapshot, request: GangRequest) -> Iterator[dict[int, str]]:

@@ -32,7 +32,7 @@ class LabelColumn:
         return table[self.codes]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NodeTable:
     """Nodes in tree order; amounts as nodes x resources."""
 

@@ -16,9 +16,10 @@ is a sum over its nodes. Among all placements it prefers, in this order:
    Nodes that become exactly full come first, empty nodes last.
 8. Names in natural order. The order in which nodes were listed plays no part.
 
-Levels 1 to 4 are met exactly, 5 and 7 exactly at the first finer level and by lower bounds and
-look-ahead below it. Ranks are given out in tree order: consecutive indexes share a node, then a
-rack, then a block (as rank reordering in Kueue TAS and Arnold, arXiv 2509.15940, ask for).
+1 to 3 are met exactly, 5 exactly at the first finer level and by look-ahead below it: a level is
+settled before the next finer one, with bounds of what that will cost. Ranks are given out in tree
+order: consecutive indexes share a node, then a rack, then a block (as rank reordering in Kueue TAS
+and Arnold, arXiv 2509.15940, ask for).
 """
 
 from collections.abc import Mapping, Sequence
@@ -130,8 +131,8 @@ class _Sums:
         ]
         return np.stack(columns, axis=1)
 
-    def least_spread(self, depth: int, domains: IntArray, need: IntArray) -> IntArray:
-        """Per given domain, for each finer depth: a lower bound of the domains that ``need`` takes.
+    def least_spread(self, depth: int, domains: IntArray, need: int) -> IntArray:
+        """Per given domain, for each finer depth: how few domains inside it can hold ``need``.
 
         Exact for each depth by itself; all depths together may not reach it.
         """
@@ -151,6 +152,15 @@ class _Sums:
             used = above[before < wanted[above]]
             columns.append(np.bincount(used, minlength=len(wanted))[domains])
         return np.stack(columns, axis=1).astype(np.int64)
+
+    def least_below(self, depth: int, domains: IntArray, need: int) -> list[int]:
+        """For each finer depth: how few domains inside the given ones can hold ``need``."""
+        least = []
+        for finer in range(depth + 1, self.base + 1):
+            domains = self.tree.children(finer - 1, domains)
+            falling = -np.sort(-self.at(finer)[domains])
+            least.append(int(np.searchsorted(np.cumsum(falling), need)) + 1)
+        return least
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +309,7 @@ class _Search:
             self.scores.stranded.at(depth)[candidates],
         ]
         if depth < room.base and need:
-            bounds = room.least_spread(depth, candidates, np.full(len(candidates), need))
+            bounds = room.least_spread(depth, candidates, need)
             keys += list(bounds.T[::-1])
         return int(candidates[np.lexsort(keys)[0]])
 
@@ -312,6 +322,8 @@ class _Search:
         tree, base = self.tree, room.base
         values = room.at(base)
         counts = np.zeros(len(values), dtype=np.int64)
+        if not need:
+            return counts
         if room.at(depth)[domain] == need:
             inside = tree.inside(depth, domain, base)
             counts[inside] = values[inside]
@@ -338,93 +350,46 @@ class _Search:
     def _descend(
         self, room: _Sums, depth: int, domains: IntArray, need: int, counts: IntArray
     ) -> None:
-        """Choose among these domains, then inside the one that is used in part, down to the base."""
-        tree = self.tree
-        values = room.at(room.base)
-        while need:
-            domains = domains[room.at(depth)[domains] > 0]
-            full, part, need = self._choose(room, depth, domains, need)
-            for each in full.tolist():
-                inside = tree.inside(depth, each, room.base)
-                counts[inside] = values[inside]
-            if part is None:
-                return
-            if depth == room.base:
-                counts[part] = need
-                return
-            domains = np.arange(*_bounds(tree.inside(depth, part, depth + 1)))
-            depth += 1
+        """Choose among these domains, then among those inside the chosen ones, down to the base."""
+        for level in range(depth, room.base + 1):
+            if level > depth:
+                domains = self.tree.children(level - 1, domains)
+            domains = self._choose(room, level, domains, need)
+        rooms = room.at(room.base)[domains]
+        counts[domains] = rooms
+        # No fewer would do, so what is left over is less than any of them holds.
+        over = int(rooms.sum()) - need
+        counts[domains[np.lexsort([-domains, rooms])[0]]] -= over
 
-    def _choose(
-        self, room: _Sums, depth: int, domains: IntArray, need: int
-    ) -> tuple[IntArray, int | None, int]:
-        """The domains to use wholly, the one to use in part, and what that one gets."""
+    def _choose(self, room: _Sums, depth: int, domains: IntArray, need: int) -> IntArray:
+        """The fewest of these domains that have the room, and of those the best."""
         rooms = room.at(depth)[domains]
-        none = np.empty(0, dtype=np.int64)
-        if int(rooms.max()) >= need:
-            best = self._best(room, depth, domains[rooms >= need], need)
-            if int(room.at(depth)[best]) == need:
-                return np.array([best]), None, 0
-            return none, best, need
+        domains, rooms = domains[rooms > 0], rooms[rooms > 0]
+        enough = rooms >= need
+        if enough.any():
+            return np.array([self._best(room, depth, domains[enough], need)])
         finer = depth < room.base
-        spread = room.spread(depth)[domains] if finer else np.empty((len(domains), 0), np.int64)
-        order = np.lexsort(
-            [
-                domains,
-                self.scores.free.at(depth)[domains],
-                self.scores.stranded.at(depth)[domains],
-                *spread.T[::-1],
-            ]
-        )
-        domains, rooms, spread = domains[order], rooms[order], spread[order]
-        tight = fewest(rooms, need)
-        choices = [tight]
+        keys = [
+            domains,
+            self.scores.free.at(depth)[domains],
+            self.scores.stranded.at(depth)[domains],
+        ]
         if finer:
-            # The largest domains can take fewer nodes, though they leave more over.
-            dense = np.argsort(-rooms, kind="stable")[: len(tight)]
-            if int(rooms[dense].sum()) != int(rooms[tight].sum()):
-                choices.append(dense)
-        best_cost: tuple[list[int], int] | None = None
-        answer: tuple[IntArray, int | None, int] = none, None, 0
-        for choice in choices:
-            over = int(rooms[choice].sum()) - need
-            cost, part = spread[choice].sum(axis=0), -1
-            if over:
-                part = self._part(room, depth, domains[choice], rooms[choice], spread[choice], over)
-                if finer:
-                    at = np.array([rooms[choice[part]] - over])
-                    less = room.least_spread(depth, domains[choice[[part]]], at)[0]
-                    cost = cost - spread[choice[part]] + less
-            key = (cost.tolist(), over)
-            if best_cost is None or key < best_cost:
-                best_cost = key
-                if over:
-                    rest = np.delete(choice, part)
-                    gets = int(rooms[choice[part]]) - over
-                    answer = domains[rest], int(domains[choice[part]]), gets
-                else:
-                    answer = domains[choice], None, 0
-        return answer
-
-    def _part(
-        self,
-        room: _Sums,
-        depth: int,
-        domains: IntArray,
-        rooms: IntArray,
-        spread: IntArray,
-        over: int,
-    ) -> int:
-        """Position of the domain to use in part: where leaving ``over`` saves most below."""
-        keys: list[IntArray] = [-domains, rooms]
-        if depth < room.base:
-            less = room.least_spread(depth, domains, rooms - over) - spread
-            keys += list(less.T[::-1])
-        return int(np.lexsort(keys)[0])
-
-
-def _bounds(part: slice) -> tuple[int, int]:
-    return part.start, part.stop
+            keys += list(room.spread(depth)[domains].T[::-1])
+        order = np.lexsort(keys)
+        domains, rooms = domains[order], rooms[order]
+        tight = fewest(rooms, need)
+        if not finer:
+            return domains[tight]
+        # Domains with more room may need fewer nodes, though they leave more over.
+        roomy = np.argsort(-rooms, kind="stable")[: len(tight)]
+        return min(
+            (domains[tight], domains[roomy]),
+            key=lambda choice: (
+                room.least_below(depth, choice, need),
+                int(room.at(depth)[choice].sum()),
+            ),
+        )
 
 
 @dataclass(eq=False)

@@ -2,8 +2,9 @@
 
 NodeUnschedulable, TaintToleration, NodeAffinity (with nodeSelector), NodePorts and
 NodeResourcesFit, as the plugins of these names in kubernetes/pkg/scheduler/framework/plugins
-decide for the part of a pod that is fixed. A node that is not ready is never used, whatever the
-pod tolerates. Each node that is ruled out is counted once, under the first rule that does.
+decide for the part of a pod that is fixed. A node that is cordoned or not ready is never used,
+whatever the pod tolerates: Drakkar moves ranks away from such nodes. Each node that is ruled out is
+counted once, under the first rule that does.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,8 +27,6 @@ AFFINITY = "node affinity"
 AVOIDED = "avoided"
 PORT = "host port"
 FULL = "full"
-
-_UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "", "NoSchedule")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +97,7 @@ def _by_node_rules(nodes: NodeTable, request: GangRequest) -> Eligibility:
             np.logical_and(mask, suits, out=mask)
 
     keep(NOT_READY, nodes.ready)
-    if not any(toleration.tolerates(_UNSCHEDULABLE) for toleration in request.tolerations):
-        keep(CORDONED, ~nodes.unschedulable)
+    keep(CORDONED, ~nodes.unschedulable)
     for code, taints in enumerate(nodes.taint_sets):
         taint = _untolerated(taints, request)
         if taint is not None:

@@ -21,7 +21,7 @@ def port_key(port: HostPort) -> tuple[tuple[str, int], str]:
     return (protocol or "TCP", number), address or ANY_ADDRESS
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
     """Free amounts, nodes x resources, in the units of ``drakkar_operator.model``.
 
@@ -96,6 +96,10 @@ class Snapshot:
             known = both.get(key, frozenset())
             both[key] = known | places if sign < 0 else known - places
         return Snapshot(self.nodes, free, both)
+
+    def __repr__(self) -> str:
+        free = {name: self.free_of(name) for name in self.nodes.tree.names[:16]}
+        return f"<Snapshot of {len(self.nodes)} nodes, free: {free}>"
 
     def free_of(self, node: str) -> dict[str, int]:
         """Free amounts of one node. Raises KeyError if there is no such node."""
