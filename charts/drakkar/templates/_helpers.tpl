@@ -48,23 +48,23 @@ app.kubernetes.io/part-of: drakkar
 {{- define "drakkar.workloadRules" -}}
 - apiGroups: [drakkar.dev]
   resources: [trainingjobs]
-  verbs: [get, list, watch, patch, delete] # delete: ttlSecondsAfterFinished
+  verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
 - apiGroups: [drakkar.dev]
   resources: [trainingjobs/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [drakkar.dev]
   resources: [trainingjobs/finalizers]
   verbs: [update] # owner references with blockOwnerDeletion
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch]
-- apiGroups: ["", events.k8s.io]
+  verbs: [get]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end -}}
