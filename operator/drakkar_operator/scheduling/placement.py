@@ -12,8 +12,9 @@ is a sum over its nodes. Among all placements it prefers, in this order:
 4. Ranks near to ranks that stay: same node, then same rack, and so on.
 5. The fewest domains at each finer level, the widest first.
 6. No device is stranded: nodes whose other devices nobody asked for are used last.
-7. The least is left over in the domains that are used: what remains free elsewhere remains whole.
-   Nodes that become exactly full come first, empty nodes last.
+7. The least is left over in the domains that are used, then in those around them: what remains
+   free elsewhere remains whole. Nodes that become exactly full come first, empty nodes and empty
+   racks last.
 8. Names in natural order. The order in which nodes were listed plays no part.
 
 1 to 3 are met exactly, 5 exactly at the first finer level and by look-ahead below it: a level is
@@ -22,7 +23,7 @@ order: consecutive indexes share a node, then a rack, then a block (as rank reor
 and Arnold, arXiv 2509.15940, ask for).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -300,18 +301,25 @@ class _Search:
 
     def _best(self, room: _Sums, depth: int, candidates: IntArray, need: int) -> int:
         """Of domains that each have enough room, the one to use."""
-        if len(candidates) == 1:
-            return int(candidates[0])
-        keys = [
-            candidates,
-            self.scores.free.at(depth)[candidates],
-            room.at(depth)[candidates],
-            self.scores.stranded.at(depth)[candidates],
-        ]
-        if depth < room.base and need:
-            bounds = room.least_spread(depth, candidates, need)
-            keys += list(bounds.T[::-1])
-        return int(candidates[np.lexsort(keys)[0]])
+        scores = self.scores
+
+        def keys() -> Iterator[IntArray]:
+            """What decides, per candidate, least first; computed only while there is a tie."""
+            if depth < room.base and need:
+                yield from room.least_spread(depth, candidates, need).T
+            yield scores.stranded.at(depth)[candidates]
+            yield room.at(depth)[candidates]
+            for wider in range(depth, 0, -1):
+                above = self.tree.ancestors(depth, wider)[candidates]
+                yield scores.free.at(wider)[above]
+
+        left = np.arange(len(candidates))
+        for key in keys() if len(left) > 1 else ():
+            values = key[left]
+            left = left[values == values.min()]
+            if len(left) == 1:
+                break
+        return int(candidates[left[0]])
 
     def _fill(self, room: _Sums, depth: int, domain: int, need: int, held: IntArray) -> IntArray:
         """Units per domain of the room's base depth, ``need`` in total, all inside one domain.
