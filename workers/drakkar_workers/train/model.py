@@ -74,12 +74,8 @@ class Attention(nn.Module):
         q_BHTE = self.q_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
         k_BKTE = self.k_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
         v_BKTE = self.v_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
-        y_BHTE = F.scaled_dot_product_attention(
-            rotate(q_BHTE, cos_TE, sin_TE),
-            rotate(k_BKTE, cos_TE, sin_TE),
-            v_BKTE,
-            is_causal=True,
-            enable_gqa=self.shape.kv_heads != self.shape.heads,
+        y_BHTE = attend(rotate(q_BHTE, cos_TE, sin_TE), rotate(k_BKTE, cos_TE, sin_TE), v_BKTE).to(
+            x_BTD.dtype
         )
         out_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
         return out_BTD
@@ -159,6 +155,20 @@ class Decoder(nn.Module):
             return logits_BTV
         return F.cross_entropy(
             logits_BTV.float().flatten(0, 1), targets_BT.flatten(), reduction="sum"
+        )
+
+
+def attend(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor) -> Tensor:
+    """Causal attention, shape (B, H, T, E)."""
+    grouped = q_BHTE.shape[1] != k_BKTE.shape[1]
+    if q_BHTE.device.type != "cpu":
+        return F.scaled_dot_product_attention(
+            q_BHTE, k_BKTE, v_BKTE, is_causal=True, enable_gqa=grouped
+        )
+    # The CPU kernel's backward pass takes 5 times as long in bf16 as in fp32 (torch 2.15, AMX).
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(
+            q_BHTE.float(), k_BKTE.float(), v_BKTE.float(), is_causal=True, enable_gqa=grouped
         )
 
 
