@@ -71,6 +71,9 @@ class GangHarness:
         for replica in replicas:
             uid = uuid.uuid4().hex
             self.pod_uids[replica] = uid
+            # A later pod of a peer has another address, as in a cluster.
+            host = replica + 1 + (50 * len(self.started) if replica in self.agents else 0)
+            host = 1 if replica == 0 else 2 + host % 250
             env = {
                 **{k: v for k, v in os.environ.items() if not k.startswith("DRAKKAR_")},
                 **self.env,
@@ -79,7 +82,7 @@ class GangHarness:
                 "DRAKKAR_POD_NAME": f"test-{replica}",
                 "DRAKKAR_POD_UID": uid,
                 "DRAKKAR_NODE_NAME": f"node-{replica}",
-                "DRAKKAR_AGENT_BIND": f"127.0.0.{replica + 1}",
+                "DRAKKAR_AGENT_BIND": f"127.0.0.{host}",
                 "DRAKKAR_TERMINATION_LOG": str(self.folder / f"termination-{replica}"),
             }
             words = ["--", *self.command] if self.command else []
