@@ -43,6 +43,9 @@ def run(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show the jobs until they end.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the cluster judge them, but change nothing.")
+    ] = False,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
@@ -57,15 +60,16 @@ def run(
     if found:
         raise fail(f"{file} has mistakes:" + "".join(f"\n  - {line}" for line in found))
     client = connect(namespace, kubeconfig, context)
+    done = "would be accepted" if dry_run else "applied"
     jobs: list[TrainingJob] = []
     for item in objects:
-        applied = client.apply(item, namespace)
+        applied = client.apply(item, namespace, dry_run=dry_run)
         meta = applied["metadata"]
         where = f"{meta['namespace']}/" if meta.get("namespace") else ""
-        console.print(escape(f"{applied['kind']} {where}{meta['name']} applied"))
+        console.print(escape(f"{applied['kind']} {where}{meta['name']} {done}"))
         if applied["kind"] == "TrainingJob":
             jobs.append(TrainingJob.model_validate(applied))
-    if watch:
+    if watch and not dry_run:
         _follow_all(client, jobs)
 
 

@@ -41,31 +41,50 @@ class Client:
         """Version of Kubernetes, such as v1.37.2."""
         return str(self._transport.request("GET", "/version", target="/version")["gitVersion"])
 
-    def apply(self, manifest: Mapping[str, Any], namespace: str | None = None) -> Object:
-        """Create or change an object of any kind by server-side apply, with strict fields."""
-        api_version, kind = str(manifest["apiVersion"]), str(manifest["kind"])
+    def apply(
+        self, manifest: Mapping[str, Any], namespace: str | None = None, *, dry_run: bool = False
+    ) -> Object:
+        """Create or change an object of any kind by server-side apply, with strict fields.
+
+        dry_run: the API server judges it, but nothing is stored.
+        """
+        path, target = self._locate(manifest, namespace)
         name = str(manifest.get("metadata", {}).get("name", ""))
-        resource = self._resource(api_version, kind)
-        target = f"{kind} {name}"
         if not name:
-            raise InvalidError(f"{kind}: metadata.name is missing: give the object a name.")
-        path = _group_path(api_version)
-        if resource["namespaced"]:
-            where = manifest["metadata"].get("namespace") or namespace or self.namespace
-            path += path_of("namespaces", where)
-            target = f"{kind} {where}/{name}"
+            raise InvalidError(f"{target}: metadata.name is missing: give the object a name.")
         return self._transport.request(
             "PATCH",
-            path + path_of(resource["name"], name),
-            target=target,
-            query={
-                "fieldManager": CLI_FIELD_MANAGER,
-                "force": "true",
-                "fieldValidation": "Strict",
-            },
+            path + path_of(name),
+            target=f"{target}{name}",
+            query=_write_options(dry_run) | {"force": "true"},
             body=dict(manifest),
             content_type=APPLY,
         )
+
+    def create(
+        self, manifest: Mapping[str, Any], namespace: str | None = None, *, dry_run: bool = False
+    ) -> Object:
+        """Create an object of any kind, with strict fields; it must not exist."""
+        path, target = self._locate(manifest, namespace)
+        name = manifest.get("metadata", {}).get("name", "")
+        return self._transport.request(
+            "POST",
+            path,
+            target=f"{target}{name}",
+            query=_write_options(dry_run),
+            body=dict(manifest),
+        )
+
+    def _locate(self, manifest: Mapping[str, Any], namespace: str | None) -> tuple[str, str]:
+        """(path of the collection, start of its objects' names in messages)."""
+        api_version, kind = str(manifest["apiVersion"]), str(manifest["kind"])
+        resource = self._resource(api_version, kind)
+        path, target = _group_path(api_version), f"{kind} "
+        if resource["namespaced"]:
+            where = manifest.get("metadata", {}).get("namespace") or namespace or self.namespace
+            path += path_of("namespaces", where)
+            target += f"{where}/"
+        return path + path_of(resource["name"]), target
 
     def pods(self, job: str, namespace: str | None = None) -> list[Object]:
         """The pods of a TrainingJob, by name."""
@@ -125,6 +144,11 @@ class Client:
         if resource is None:
             raise NotInstalledError(f"The cluster knows no kind {kind} of {api_version}.")
         return resource
+
+
+def _write_options(dry_run: bool) -> dict[str, str]:
+    options = {"fieldManager": CLI_FIELD_MANAGER, "fieldValidation": "Strict"}
+    return options | ({"dryRun": "All"} if dry_run else {})
 
 
 def _group_path(api_version: str) -> str:

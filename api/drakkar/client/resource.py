@@ -74,10 +74,22 @@ class ResourceClient(Generic[T]):
         answer = self._request("PATCH", name, namespace, manifest, APPLY, query)
         return self._model.model_validate(answer)
 
-    def patch(self, name: str, change: Object, namespace: str | None = None) -> T:
+    def patch(
+        self,
+        name: str,
+        change: Object,
+        namespace: str | None = None,
+        *,
+        subresource: Literal["", "status"] = "",
+        dry_run: bool = False,
+    ) -> T:
         """Change fields by a JSON merge patch (RFC 7386)."""
-        query = {"fieldManager": CLI_FIELD_MANAGER}
-        answer = self._request("PATCH", name, namespace, change, MERGE, query)
+        query = {"fieldManager": CLI_FIELD_MANAGER, "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        answer = self._request(
+            "PATCH", name, namespace, change, MERGE, query, subresource=subresource
+        )
         return self._model.model_validate(answer)
 
     def delete(self, name: str, namespace: str | None = None) -> None:
@@ -179,6 +191,7 @@ class ResourceClient(Generic[T]):
         body: Any = None,
         content_type: str = "application/json",
         query: dict[str, str] | None = None,
+        subresource: str = "",
     ) -> Object:
         kind = self._model.KIND
         where = namespace or self._namespace
@@ -187,7 +200,7 @@ class ResourceClient(Generic[T]):
             raise NotFoundError(f"{kind.name}: metadata.name is missing")
         return self._transport.request(
             method,
-            self._path(where) + path_of(name),
+            self._path(where) + path_of(name, *filter(None, [subresource])),
             target=target,
             query=query,
             body=body,

@@ -1,5 +1,6 @@
 """Reference pages in Markdown: a table of all fields of a kind or of a recipe."""
 
+import json
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -71,7 +72,7 @@ def _cell(text: str) -> str:
 
 def _default(schema: Schema) -> str:
     default = schema.get("default")
-    return "" if default is None or default in ({}, []) else f"`{default}`".replace("'", "")
+    return "" if default is None or default in ({}, []) else f"`{json.dumps(default)}`"
 
 
 def _type(schema: Schema) -> str:
