@@ -14,6 +14,7 @@ an operator that dies anywhere is continued by the next one. Three rules carry t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from drakkar.protocol import Report
 from drakkar.v1alpha1.recipes import parse_recipe
@@ -37,6 +38,7 @@ from drakkar_operator.reconcile.failures import (
     on_lost_node,
 )
 from drakkar_operator.reconcile.restarts import at, avoided_nodes, backoff_left, merge
+from drakkar_operator.render.pods import pod_name
 
 LEAVE_SECONDS = 30.0
 """How long pods may outlive a complete job before they are deleted."""
@@ -131,6 +133,7 @@ def plan(
         if ends(draft, seen):
             return draft.plan()
     _record_losses(draft, seen)
+    _record_vanished(draft, seen)
     if _out_of_restarts(draft, seen):
         return draft.plan()
     _complete_gang(draft, seen)
@@ -332,17 +335,15 @@ def _overdue(draft: Draft, seen: Observed) -> bool:
 
 def _record_losses(draft: Draft, seen: Observed) -> None:
     """Put every lost pod on record with its cause, and clear it away."""
-    whole_gang = seen.job.spec.runtime == "plain"
     restarting = False
     for pod in seen.pods:
         loss = _loss(draft, seen, pod)
         if loss is not None:
-            scope = "gang" if whole_gang and loss.counted else "pod"
-            restarting = restarting or scope == "gang"
+            restarting = True
             restart = Restart(
                 id=pod.uid,
                 time=at(seen.now),
-                scope="gang" if scope == "gang" else "pod",
+                scope=_scope(seen),
                 reason=loss.reason,
                 message=loss.message,
                 replica=pod.replica,
@@ -355,8 +356,40 @@ def _record_losses(draft: Draft, seen: Observed) -> None:
             draft.delete(pod.name, pod.uid, force=True)
         elif (pod.phase == "Failed" or _misplaced(draft, pod)) and not pod.deleting:
             draft.delete(pod.name, pod.uid)
-    if restarting:
+    if restarting and _scope(seen) == "gang":
         _delete_pods(draft, seen, [pod for pod in seen.pods if pod.phase != "Failed"])
+
+
+def _scope(seen: Observed) -> Literal["pod", "gang"]:
+    """Without agents the other ranks can't meet a new one: they start again with it."""
+    return "gang" if seen.job.spec.runtime == "plain" else "pod"
+
+
+def _record_vanished(draft: Draft, seen: Observed) -> None:
+    """Pods of a running gang that are gone without a trace: deleted by force, or unseen.
+
+    The condition is still that of the last look; it turns False with this record, which is so made
+    once.
+    """
+    running = cond.find(draft.conditions, cond.RUNNING)
+    if draft.placement is None or running is None or running.status != "True":
+        return
+    since = int(running.last_transition_time.timestamp())
+    for replica in sorted(set(range(seen.job.spec.replicas)) - set(seen.by_replica)):
+        name, node = pod_name(seen.job.name, replica), draft.placement.nodes[replica]
+        lost = Restart(
+            id=f"{name}-{since}",
+            time=at(seen.now),
+            scope=_scope(seen),
+            reason="PodDeleted",
+            message=f"{name} on {node}: the pod is gone without a trace",
+            replica=replica,
+            node=node,
+            counted=False,
+        )
+        _record(draft, [lost])
+        if _scope(seen) == "gang":
+            _delete_pods(draft, seen, [pod for pod in seen.pods if not pod.finished])
 
 
 def _loss(draft: Draft, seen: Observed, pod: PodView) -> Loss | None:
@@ -417,7 +450,7 @@ def _complete_gang(draft: Draft, seen: Observed) -> None:
         if not seen.pods:
             _ask_for_places(draft, seen, missing)
         return
-    if not missing:
+    if not missing or (_scope(seen) == "gang" and any(pod.deleting for pod in seen.pods)):
         return
     # A rank that ended well can't meet its successors: it has to come back with them.
     for pod in seen.pods:

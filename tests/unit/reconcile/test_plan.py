@@ -144,6 +144,17 @@ def test_a_lost_pod_returns_to_its_node_once_it_is_gone() -> None:
     assert gone.status.restart_count == 0
 
 
+def test_a_pod_that_vanishes_is_recorded_once() -> None:
+    pods = [pod(0), pod(2)]
+    result = plan(job(running()), pods, NODES, report("recovering"), NOW, FRESH)
+    (restart,) = result.status.restarts
+    assert (restart.reason, restart.replica, restart.counted) == ("PodDeleted", 1, False)
+    assert created(result) == [(1, "b")]
+    again = plan(after(job(), result), pods, NODES, report("recovering"), NOW + 1, FRESH)
+    assert again.status.restarts == result.status.restarts
+    assert plan(job(admitted()), [pod(0)], NODES, None, NOW).status.restarts == []
+
+
 @pytest.mark.parametrize("nodes", [{**NODES, "b": node("b", ready=False)}, {"a": 1, "c": 1}])
 def test_pods_of_a_lost_node_are_forced_away_and_placed_anew(nodes: dict[str, object]) -> None:
     lost = {name: view if view != 1 else NODES[name] for name, view in nodes.items()}
@@ -317,6 +328,20 @@ def test_plain_pods_complete_together_and_restart_together() -> None:
     leaving = [replace(p, deleting=True) for p in pods]
     again = plan(after(job(**spec), result), leaving, NODES, None, NOW + 1)
     assert len(again.status.restarts) == 1
+
+
+def test_the_rest_of_a_plain_gang_starts_again_with_a_lost_pod() -> None:
+    spec = {"recipe": None, "runtime": "plain", "template": {"spec": {"containers": []}}}
+    pods = [pod(0), pod(1, deleting=True), pod(2)]
+    result = plan(job(running(), **spec), pods, NODES, None, NOW)
+    assert deleted(result) == {"gpt-0": False, "gpt-2": False}
+    waiting = plan(after(job(**spec), result), [pod(0, deleting=True)], NODES, None, NOW + 1)
+    assert created(waiting) == []
+    gone = plan(after(job(**spec), waiting), [], NODES, None, NOW + 2)
+    assert created(gone) == [(0, "a"), (1, "b"), (2, "c")]
+    assert len(gone.status.restarts) == 1
+    vanished = plan(job(running(), **spec), [pod(0), pod(2)], NODES, None, NOW)
+    assert deleted(vanished) == {"gpt-0": False, "gpt-2": False}
 
 
 def test_a_configuration_error_ends_the_job_with_the_agents_words() -> None:
