@@ -97,7 +97,7 @@ def _with_hints(
         if node is not None and left[node] > 0:
             back[at] = node
             left[node] -= 1
-    if not back:
+    if not back or search.tears(back, fixed):
         return None
     rest = [at for at in sorted(request.missing) if at not in back]
     found = search.arrange(left, rest, {**fixed, **back})
@@ -216,6 +216,14 @@ class _Search:
 
     def level_of(self, found: Mapping[int, int]) -> int:
         return self.tree.common_depth(np.array([*found.values()], dtype=np.int64))
+
+    def tears(self, back: Mapping[int, int], fixed: Mapping[int, int]) -> bool:
+        """Whether with these ranks on these nodes a group would be in two domains."""
+        ids = self.tree.ids[self.group_depth]
+        homes: dict[int, set[int]] = {}
+        for at, node in (*fixed.items(), *back.items()):
+            homes.setdefault(at // self.group_size, set()).add(int(ids[node]))
+        return any(len(homes[at // self.group_size]) > 1 for at in back)
 
     def arrange(
         self, rooms: IntArray, missing: Sequence[int], fixed: Mapping[int, int]

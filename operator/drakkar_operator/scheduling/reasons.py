@@ -45,15 +45,13 @@ def explain(
     tree = nodes.tree
     blocked = {} if where.unit == "group" else _blocked(snapshot, request, suits, where)
     excluded = dict(suits.excluded)
+    hopeless = _no_node_suits(nodes, request, suits) or _too_large(nodes, request, suits)
+    tail = show_excluded(excluded, len(nodes))
     if full := int((suits.mask & (rooms <= 0)).sum()):
         excluded[predicates.FULL] = full
-    reason = (
-        _no_node_suits(nodes, request, suits)
-        or _too_large(nodes, request, suits)
-        or (where.torn and f"{where.torn}")
-        or _too_few(snapshot, request, suits, where, blocked)
-    )
-    tail = show_excluded(excluded, len(nodes))
+    if hopeless is None:
+        tail = show_excluded(excluded, len(nodes))
+    reason = hopeless or where.torn or _too_few(snapshot, request, suits, where, blocked)
     return Unplaced(
         reason=f"{reason}; {tail}" if tail else reason,
         need=where.need,
@@ -156,19 +154,31 @@ def _too_large(nodes: NodeTable, request: GangRequest, suits: Eligibility) -> st
 def _blocked(
     snapshot: Snapshot, request: GangRequest, suits: Eligibility, where: Shortage
 ) -> dict[str, int]:
-    """Per resource that alone keeps the gang out of the domain: how much more it would take."""
+    """Per resource that keeps the gang out of the domain: how much more it would take.
+
+    Those that are too scarce by themselves; if there are none, those without which it would fit.
+    """
     nodes = snapshot.nodes
     part = nodes.tree.nodes_of(where.depth, where.domain)
     mask = suits.mask[part]
-    short = {}
-    for resource, amount in {**request.requests, "pods": 1}.items():
-        if amount <= 0:
-            continue
+    wanted = {r: a for r, a in {**request.requests, "pods": 1}.items() if a > 0}
+    fits: dict[str, IntArray] = {}
+    for resource, amount in wanted.items():
         column = nodes.columns.get(resource)
-        free = np.maximum(snapshot.free[part, column][mask], 0) if column is not None else None
-        fit = int((free // amount).sum()) if free is not None else 0
-        if fit < where.need:
-            short[resource] = (where.need - fit) * amount
+        if column is None:
+            return {resource: where.need * amount}
+        fits[resource] = np.maximum(snapshot.free[part, column][mask], 0) // amount
+    short = {
+        resource: (where.need - int(fit.sum())) * wanted[resource]
+        for resource, fit in fits.items()
+        if int(fit.sum()) < where.need
+    }
+    if short or request.host_ports:
+        return short
+    for resource, amount in wanted.items():
+        others = [fit for other, fit in fits.items() if other != resource]
+        if others and int(np.min(others, axis=0).sum()) >= where.need:
+            short[resource] = (where.need - where.best) * amount
     return short
 
 
@@ -207,9 +217,7 @@ def _too_few(
             (f"the best {level} ({name})"),
         )
     text = f"needs {what}{place}; {best} has room for {where.best}"
-    if where.unit != "group" and not blocked:
-        text += "; what is free is scattered over nodes that lack the rest"
-    else:
+    if where.unit == "replica":
         text += _scattered(snapshot, suits, request, where, blocked)
     if level in tree.unlabelled and where.depth < tree.leaf:
         label = tree.levels[where.depth - 1][1]
@@ -224,21 +232,30 @@ def _scattered(
     where: Shortage,
     blocked: Mapping[str, int],
 ) -> str:
-    """A hint at fragmentation: enough is free in total, but not enough on one node at a time."""
+    """Why it does not fit although enough is free in total; empty if it is not."""
     nodes = snapshot.nodes
     part = nodes.tree.nodes_of(where.depth, where.domain)
     mask = suits.mask[part]
-    for resource in sorted(blocked, key=lambda r: ("/" not in r, r)):
-        column = nodes.columns.get(resource)
+    if not mask.any():
+        return ""
+    if not blocked:
+        if request.host_ports:
+            ports = ", ".join(str(port) for _, _, port in request.host_ports)
+            return f", one to a node since each takes host port {ports}"
+        return "; no node has enough of everything"
+    ranked = sorted(blocked, key=lambda r: ("/" not in r, r))
+    totals = []
+    for resource in ranked:
+        free = np.maximum(snapshot.free[part, nodes.columns[resource]][mask], 0)
         amount = request.requests.get(resource, 1)
-        if column is None or not mask.any():
-            continue
-        free = np.maximum(snapshot.free[part, column][mask], 0)
-        if int(free.sum()) >= where.need * amount:
+        totals.append(int((free // amount).sum()))
+        if int(free.sum()) >= where.need * amount and totals[-1] < where.need:
             return (
                 f"; {show(resource, int(free.sum()))} {resource} are free there, "
                 f"but scattered: at most {show(resource, int(free.max()))} on one node"
             )
+    if min(totals) >= where.need:
+        return f"; where the rest is free there is too little {' or '.join(ranked)}"
     return ""
 
 

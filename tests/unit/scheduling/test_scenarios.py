@@ -261,6 +261,19 @@ class TestHints:
         assert placed(snap, both).nodes == {1: "b0-n1"}
 
 
+def test_hints_that_tear_a_group_are_not_taken() -> None:
+    snap = snapshot(racks(2, 4))
+    request = gang(
+        4,
+        8,
+        {"group_size": 2, "group_level": "rack"},
+        hint={0: "b0-n0", 1: "b1-n0", 2: "b1-n1", 3: "b1-n2"},
+    )
+    nodes = placed(snap, request).nodes
+    assert nodes[0][:2] == nodes[1][:2]
+    assert nodes[2][:2] == nodes[3][:2]
+
+
 def test_host_ports_put_one_replica_on_a_node() -> None:
     ports = (("", "TCP", 9000),)
     snap = snapshot(racks(1, 3), [pod("p", "b0-n1", host_ports=(("10.0.0.1", "TCP", 9000),))])

@@ -1,0 +1,180 @@
+"""Order, quota and the cycle."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drakkar_operator.model import QueueView
+from drakkar_operator.scheduling import queueing
+from drakkar_operator.scheduling.placement import place
+from drakkar_operator.scheduling.queueing import Pending, order, quota_problem, schedule
+from drakkar_operator.scheduling.request import GangRequest
+from support.scheduling import GPU, gang, node, pod, snapshot
+
+
+def waiting(name: str, request: GangRequest | None = None, **rest: object) -> Pending:
+    """A pending gang by name."""
+    return Pending(("team", name), request or gang(1, key=("team", name)), **rest)  # type: ignore[arg-type]
+
+
+def test_order() -> None:
+    repair = gang(2, fixed={0: "n"})
+    pending = [
+        waiting("b", created=5),
+        waiting("a", created=5),
+        waiting("late", created=9),
+        waiting("high", priority=10, created=99),
+        waiting("repair", repair, created=100, priority=-5),
+    ]
+    assert [p.key[1] for p in order(pending)] == ["repair", "high", "a", "b", "late"]
+
+
+@pytest.mark.parametrize(
+    ("used", "need", "jobs", "text"),
+    [
+        ({}, {GPU: 16}, 0, None),
+        ({GPU: 8}, {GPU: 8}, 1, None),
+        ({GPU: 99}, {"cpu": 1}, 1, None),
+        ({GPU: 99}, {}, 1, None),
+        (
+            {GPU: 12}, {GPU: 8}, 2,
+            "queue 'research' allows 16 nvidia.com/gpu; 12 are used by 2 jobs, this job needs 8",
+        ),
+        (
+            {GPU: 1}, {GPU: 16}, 1,
+            "queue 'research' allows 16 nvidia.com/gpu; 1 is used by 1 job, this job needs 16",
+        ),
+        (
+            {}, {GPU: 17}, None,
+            "queue 'research' allows 16 nvidia.com/gpu; 0 are used, this job needs 17",
+        ),
+        (
+            {"memory": 6 << 30}, {"memory": 4 << 30}, 3,
+            "queue 'research' allows 8Gi memory; 6Gi are used by 3 jobs, this job needs 4Gi",
+        ),
+    ],
+)  # fmt: skip
+def test_quota(
+    used: dict[str, int], need: dict[str, int], jobs: int | None, text: str | None
+) -> None:
+    queue = QueueView("research", {GPU: 16, "memory": 8 << 30})
+    assert quota_problem(queue, used, need, jobs) == text
+
+
+def test_each_gang_sees_the_room_that_those_before_it_left() -> None:
+    snap = snapshot([node("n1"), node("n2")])
+    pending = [waiting(f"j{at}", gang(1, 8, key=("team", f"j{at}"))) for at in range(3)]
+    decisions = schedule(snap, pending, {}, {})
+    assert [d.placed.nodes if d.placed else None for d in decisions] == [{0: "n1"}, {0: "n2"}, None]
+    assert decisions[2].reason is not None
+    assert "has room for 0" in decisions[2].reason
+
+
+def test_a_large_gang_does_not_hold_up_a_small_one() -> None:
+    """kueue#9715: admissible work must not wait behind what can't be admitted."""
+    snap = snapshot([node("n1")])
+    pending = [waiting("big", gang(2, 8, key=("team", "big")), priority=9), waiting("small")]
+    decisions = {d.key[1]: d.placed for d in schedule(snap, pending, {}, {})}
+    assert decisions["big"] is None
+    assert decisions["small"] is not None
+
+
+def test_requests_of_the_same_shape_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*args: object) -> object:
+        calls.append(args)
+        return place(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(queueing, "place", counted)
+    snap = snapshot([node("n1")])
+    pending = [waiting(f"j{at}", gang(2, 8, key=("team", f"j{at}"))) for at in range(50)]
+    pending.append(waiting("other", gang(3, 8)))
+    assert not any(d.placed for d in schedule(snap, pending, {}, {}))
+    assert len(calls) == 2
+
+
+def test_quota_counts_what_the_cycle_places() -> None:
+    snap = snapshot([node("n1"), node("n2"), node("n3")])
+    queues = {"q": QueueView("q", {GPU: 16})}
+    pending = [
+        waiting(f"j{at}", gang(1, 8, key=("team", f"j{at}")), queue="q", created=at)
+        for at in range(3)
+    ]
+    first, second, third = schedule(snap, pending, queues, {"q": {GPU: 4}}, {"q": 1})
+    assert first.placed
+    assert second.reason == (
+        "queue 'q' allows 16 nvidia.com/gpu; 12 are used by 2 jobs, this job needs 8"
+    )
+    assert third.reason == second.reason
+
+
+def test_repairs_and_charged_gangs_are_not_charged_again() -> None:
+    snap = snapshot([node("n1"), node("n2")], [pod("p", "n1", 8)])
+    queues = {"q": QueueView("q", {GPU: 16})}
+    used = {"q": {GPU: 16}}
+    repair = waiting("r", gang(2, 8, fixed={0: "n1"}), queue="q")
+    (decision,) = schedule(snap, [repair], queues, used)
+    assert decision.placed is not None
+    assert decision.placed.nodes == {1: "n2"}
+    (again,) = schedule(snap, [waiting("c", gang(1, 8), queue="q", charged=True)], queues, used)
+    assert again.placed
+    (fresh,) = schedule(snap, [waiting("f", gang(1, 8), queue="q")], queues, used)
+    assert fresh.placed is None
+
+
+def test_an_unknown_queue() -> None:
+    (decision,) = schedule(snapshot([node("n")]), [waiting("j", queue="nope")], {}, {})
+    assert decision.reason == "queue 'nope' does not exist"
+
+
+def test_the_quota_of_a_parent_covers_its_children() -> None:
+    queues = {
+        "all": QueueView("all", {GPU: 8}),
+        "a": QueueView("a", {}, parent="all"),
+        "b": QueueView("b", {GPU: 8}, parent="all"),
+    }
+    snap = snapshot([node("n1"), node("n2")])
+    pending = [waiting("j", gang(1, 4), queue="b"), waiting("k", gang(1, 4), queue="b")]
+    first, second = schedule(snap, pending, queues, {"a": {GPU: 4}}, {"a": 1})
+    assert first.placed
+    assert second.reason is not None
+    assert second.reason.startswith("queue 'all' allows 8 nvidia.com/gpu; 8 are used by 2 jobs")
+
+
+def test_queues_in_a_circle_end() -> None:
+    queues = {"a": QueueView("a", {}, parent="b"), "b": QueueView("b", {GPU: 1}, parent="a")}
+    (decision,) = schedule(snapshot([node("n")]), [waiting("j", gang(1, 2), queue="a")], queues, {})
+    assert decision.reason is not None
+    assert decision.reason.startswith("queue 'b' allows 1")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 8), st.booleans()), max_size=8),
+    st.lists(st.integers(0, 8), min_size=1, max_size=5),
+)
+def test_a_cycle_never_overcommits_nor_exceeds_a_quota(
+    gangs: list[tuple[int, int, bool]], taken: list[int]
+) -> None:
+    nodes = [node(f"n{at}", f"z/b/r{at % 2}") for at in range(len(taken))]
+    snap = snapshot(nodes, [pod(f"p{at}", f"n{at}", used) for at, used in enumerate(taken)])
+    queues = {"q": QueueView("q", {GPU: 12})}
+    pending = [
+        waiting(f"j{at}", gang(size, gpus, key=("team", f"j{at}")), queue="q" if mine else None)
+        for at, (size, gpus, mine) in enumerate(gangs)
+    ]
+    in_queue = {p.key for p in pending if p.queue}
+    decisions = schedule(snap, pending, queues, {})
+    assert [d.key for d in decisions] == [p.key for p in order(pending)]
+    charged = 0
+    for decision in decisions:
+        assert (decision.placed is None) == (decision.reason is not None)
+        if decision.placed is None:
+            continue
+        request = decision.placed.request
+        assert len(decision.placed.nodes) == request.replicas
+        snap = snap.assume(decision.placed)
+        charged += request.total[GPU] if decision.key in in_queue else 0
+    assert charged <= 12
+    assert int(snap.free.min()) >= 0
