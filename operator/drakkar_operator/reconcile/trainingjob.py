@@ -24,6 +24,7 @@ from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.actions import (
     CreatePod,
     DeleteJob,
+    DeletePod,
     EnsureService,
     Plan,
 )
@@ -500,7 +501,8 @@ def _judge_running(draft: Draft, seen: Observed) -> None:
         if draft.is_true(cond.RUNNING):
             draft.set(cond.RUNNING, "False", Reason.RECOVERING, "the gang waits for room")
         return
-    whole = draft.ready_replicas == seen.job.spec.replicas
+    lost = any(isinstance(action, DeletePod) for action in draft.actions)
+    whole = draft.ready_replicas == seen.job.spec.replicas and not lost
     if whole and seen.job.spec.runtime == "torch":
         # Without a report, just after a restart of the operator, no news is no change.
         whole = seen.report.state == "running" if seen.report else draft.is_true(cond.RUNNING)

@@ -163,7 +163,9 @@ def test_pods_of_a_lost_node_are_forced_away_and_placed_anew(nodes: dict[str, ob
     assert deleted(result) == {"gpt-1": True}
     assert [r.reason for r in result.status.restarts] == ["NodeLost"]
     assert result.status.restart_count == 0
+    assert truth(result)["Running"] == "False"
     gone = plan(after(job(), result), [pod(0), pod(2)], lost, silent, NOW, FRESH)
+    assert gone.status.restarts == result.status.restarts
     assert created(gone) == []
     assert gone.request is not None
     assert gone.request.missing == (1,)
