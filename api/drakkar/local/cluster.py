@@ -22,6 +22,7 @@ import os
 from pathlib import Path
 
 from drakkar.local import state
+from drakkar.local.build import ensure_programs
 from drakkar.local.errors import ClusterError
 from drakkar.local.kubeapi import KubeApi
 from drakkar.local.node import NodeMachine
@@ -127,6 +128,11 @@ class Cluster:
     def set_fake_nodes(self, count: int, *, gpus: int = 8) -> None:
         """Have exactly so many fake nodes, with so many `nvidia.com/gpu` each."""
         self._upstream().set_fake_nodes(count, gpus=gpus)
+
+    def program(self, name: str) -> Path:
+        """The path of `kubectl` or `helm` in versions that fit; built if need be."""
+        programs = ensure_programs(self._progress, ["helm" if name == "helm" else "kube"])
+        return programs.folder / name
 
     def processes(self) -> dict[str, int]:
         """The ids of the cluster's living processes by name (`node-1.kubelet`, `etcd`)."""

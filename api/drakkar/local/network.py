@@ -92,8 +92,12 @@ def free_index(taken: Iterable[int], routed: list[ipaddress.IPv4Network]) -> int
         networks = AddressPlan(index).networks()
         if index not in used and not any(a.overlaps(b) for a in networks for b in routed):
             return index
+    ours = ipaddress.IPv4Network("10.0.0.0/8")
+    wide = [str(network) for network in routed if network.overlaps(ours) and network.prefixlen < 16]
     raise ClusterError(
-        "No address range is free for another local cluster: remove one by 'drakkar cluster down'."
+        "No address range is free for another local cluster:"
+        + (f" this machine has a route for all of {wide[0]}." if wide else "")
+        + " 'drakkar cluster down' frees one."
     )
 
 

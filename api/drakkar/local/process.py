@@ -81,6 +81,15 @@ def children(pid: int) -> list[int]:
         return []
 
 
+# What this process started and may have to collect, if it lives longer.
+_started: list[subprocess.Popen[bytes]] = []
+
+
+def _collect() -> None:
+    """Take the exit status of those children that have ended, so that none stays a zombie."""
+    _started[:] = [process for process in list(_started) if process.poll() is None]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is kept about a process that was started."""
@@ -141,6 +150,7 @@ class ProcessTable:
         living = self.pid(name)
         if living is not None:
             return living
+        _collect()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
         command = [str(part) for part in argv]
@@ -164,8 +174,7 @@ class ProcessTable:
         if started is None:
             raise ClusterError(f"{name} ended at once: {self.last_words(name)}")
         self._write(Record(name, pid, started, boot_id(), command))
-        # The process is meant to outlive this object; Popen must not warn about that.
-        process.returncode = 0
+        _started.append(process)
         return pid
 
     def _wrapped_child(self, name: str, wrapper: subprocess.Popen[bytes]) -> int:

@@ -44,6 +44,25 @@ def outermost(paths: Iterable[Path]) -> list[Path]:
     return kept
 
 
+def _everyone_reads(path: Path) -> bool:
+    wanted = 0o005 if path.is_dir() else 0o004
+    return path.stat().st_mode & wanted == wanted
+
+
+def readable_parts(path: Path) -> list[Path]:
+    """The path, or what is in it if the folder itself is private, as `mktemp` makes them.
+
+    In a pod the folder is then one of the pod's own, with these parts mounted in it.
+    """
+    if _everyone_reads(path):
+        return [path]
+    parts = [part for part in path.iterdir() if not part.is_symlink()] if path.is_dir() else []
+    readable = sorted(part for part in parts if _everyone_reads(part))
+    if not readable:
+        raise ClusterError(f"Pods could not read {path}: run 'chmod -R o+rX {path}'.")
+    return readable
+
+
 def host_mounts() -> list[HostMount]:
     """What pods of the runtime class see of this machine."""
     wanted = [Path(name) for name in _HOST_FILES]
@@ -51,12 +70,8 @@ def host_mounts() -> list[HostMount]:
     source_tree = checkout()
     if source_tree:
         wanted.append(source_tree)
-    mounts = [HostMount(path, path) for path in outermost(p for p in wanted if p.exists())]
-    for mount in mounts:
-        if not mount.source.stat().st_mode & 0o004:
-            raise ClusterError(
-                f"Pods could not read {mount.source}: run 'chmod -R o+rX {mount.source}'."
-            )
+    found = outermost(path for path in wanted if path.exists())
+    mounts = [HostMount(part, part) for path in found for part in readable_parts(path)]
     data = data_folder()
     data.mkdir(parents=True, exist_ok=True)
     return [*mounts, HostMount(data, Path(_DATA_IN_POD))]

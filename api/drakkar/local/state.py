@@ -98,6 +98,10 @@ def all_states() -> list[ClusterState]:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock while changing a cluster, so that two commands do not cross."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # While this one waited, another may have deleted the file: its lock is worth nothing.
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield
+                return

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from drakkar.local import Cluster
-from drakkar.local.build import Programs
 from drakkar.local.process import run, wait_until
 
 Object = dict[str, Any]
@@ -21,9 +20,7 @@ class Kube:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster = cluster
         self.namespace = namespace
-        record = cluster._upstream().record()
-        assert record.programs is not None
-        self._kubectl = Programs(record.programs).kubectl
+        self._kubectl = cluster.program("kubectl")
         self.api = cluster.api()
 
     def kubectl(self, *arguments: str) -> str:

@@ -100,6 +100,22 @@ def test_nested_folders_are_mounted_once() -> None:
     assert runtime.outermost(paths) == [Path("/usr"), Path("/work/main")]
 
 
+def test_what_a_private_folder_holds_is_mounted_piece_by_piece(tmp_path: Path) -> None:
+    root = tmp_path / "clone"
+    for name, mode in (("api", 0o755), ("secret", 0o700)):
+        (root / name).mkdir(parents=True)
+        (root / name).chmod(mode)
+    (root / "pyproject.toml").touch(mode=0o644)
+    root.chmod(0o755)
+    assert runtime.readable_parts(root) == [root]
+    root.chmod(0o700)
+    assert runtime.readable_parts(root) == [root / "api", root / "pyproject.toml"]
+    (root / "api").chmod(0o700)
+    (root / "pyproject.toml").chmod(0o600)
+    with pytest.raises(ClusterError, match="chmod -R o"):
+        runtime.readable_parts(root)
+
+
 def test_dns_answers_live_a_second_and_unknown_names_go_on() -> None:
     files = ControlPlaneFiles(Path("/state"))
     text = components.corefile(files, PLAN, ["1.2.3.4"])

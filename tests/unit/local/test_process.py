@@ -68,7 +68,8 @@ def test_records_of_an_earlier_boot_are_dead(table: ProcessTable, tmp_path: Path
 
 def test_the_program_in_a_wrapper_is_what_is_recorded(table: ProcessTable) -> None:
     pid = table.start("inner", ["sh", "-c", "sleep 60; true"], wrapped=True)
-    assert Path(f"/proc/{pid}/comm").read_text().strip() == "sleep"
+    program = Path(f"/proc/{pid}/comm")
+    wait_until(lambda: program.read_text() == "sleep\n", seconds=10, what="The program")
     assert pid not in children(os.getpid())
     table.stop("inner", grace_seconds=0)
 

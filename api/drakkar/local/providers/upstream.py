@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from drakkar.local import build, cgroups, fake, host, kubeconfig, network, packages, state
+from drakkar.local import build, cgroups, fake, host, kubeconfig, network, packages, runtime, state
 from drakkar.local.components import ControlPlaneFiles
 from drakkar.local.controlplane import PROCESSES, ControlPlane
 from drakkar.local.errors import ClusterError
@@ -44,13 +44,16 @@ class Upstream:
     def up(self, request: Request) -> None:
         if os.geteuid() != 0:
             raise ClusterError("A local cluster needs root: run the command by sudo.")
+        # Whatever could stop a start is found out before anything that runs is touched.
         packages.ensure_packages(self._progress)
+        programs = build.ensure_programs(self._progress)
+        runtime.host_mounts()
         with state.locked(self._paths.lock):
             record = state.load(self._paths)
             reason = obsolete(record) if record else None
             if record and reason is None:
                 try:
-                    self._bring_up(record, request)
+                    self._bring_up(record, request, programs)
                     return
                 except ClusterError as error:
                     reason = str(error)
@@ -58,7 +61,7 @@ class Upstream:
                 self._progress.note(f"Making cluster {self._paths.name} anew: {reason}")
             # Remains of a cluster without a usable record go, too.
             self._remove()
-            self._bring_up(self._new_state(request), request)
+            self._bring_up(self._new_state(request), request, programs)
 
     def down(self) -> None:
         with state.locked(self._paths.lock):
@@ -79,8 +82,7 @@ class Upstream:
             record.save(self._paths)
         return record
 
-    def _bring_up(self, record: ClusterState, request: Request) -> None:
-        programs = build.ensure_programs(self._progress)
+    def _bring_up(self, record: ClusterState, request: Request, programs: build.Programs) -> None:
         record.programs = programs.folder
         if request.topology:
             self.fleet(record).remove_all_but(set(request.topology.names))
