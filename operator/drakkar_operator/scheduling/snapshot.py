@@ -64,37 +64,35 @@ class Snapshot:
     def _moved(
         self, rooms: Iterable[tuple[str, Amounts, tuple[HostPort, ...]]], sign: int
     ) -> "Snapshot":
-        index, columns = self.nodes.tree.index, self.nodes.columns
-        rows: list[int] = []
-        cols: list[int] = []
-        amounts: list[int] = []
+        index = self.nodes.tree.index
+        at: list[int] = []
+        kinds: list[int] = []
+        # Most pods ask for what many others ask for: each kind is turned into a row once.
+        known: dict[tuple[tuple[str, int], ...], int] = {}
         used: dict[tuple[str, int], set[tuple[str, str]]] = {}
-        pods = columns["pods"]
         for node, requests, ports in rooms:
-            at = index.get(node)
-            if at is None:
+            position = index.get(node)
+            if position is None:
                 continue
-            rows.append(at)
-            cols.append(pods)
-            amounts.append(1)
-            for resource, amount in requests.items():
-                column = columns.get(resource)
-                if column is not None and column != pods:
-                    rows.append(at)
-                    cols.append(column)
-                    amounts.append(amount)
+            at.append(position)
+            kinds.append(known.setdefault(tuple(requests.items()), len(known)))
             for port in ports:
                 key, address = port_key(port)
                 used.setdefault(key, set()).add((node, address))
         free = self.free.copy(order="F")
-        np.add.at(free, (rows, cols), sign * np.array(amounts, dtype=np.int64))
+        if at:
+            amounts = np.array([self.nodes.row(dict(items)) for items in known])
+            order = np.argsort(at, kind="stable")
+            nodes = np.array(at)[order]
+            first = np.flatnonzero(np.diff(nodes, prepend=-1))
+            free[nodes[first]] += sign * np.add.reduceat(amounts[np.array(kinds)[order]], first)
         free.setflags(write=False)
         if not used:
             return Snapshot(self.nodes, free, self.ports)
         both = dict(self.ports)
         for key, places in used.items():
-            known = both.get(key, frozenset())
-            both[key] = known | places if sign < 0 else known - places
+            before = both.get(key, frozenset())
+            both[key] = before | places if sign < 0 else before - places
         return Snapshot(self.nodes, free, both)
 
     def __repr__(self) -> str:
