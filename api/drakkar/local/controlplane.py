@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from drakkar.local import components, images, kubeconfig, manifests, packages, runtime
+from drakkar.local import components, images, kubeconfig, manifests, runtime
 from drakkar.local.build import Programs
 from drakkar.local.components import ControlPlaneFiles
 from drakkar.local.errors import ClusterError
@@ -117,7 +117,7 @@ class ControlPlane:
 
     def start(self, name: str, command: list[str]) -> None:
         """Start a process with nothing of the shell that this one happens to run in."""
-        env = {"PATH": packages.admin_path(), "HOME": str(Path.home()), "LANG": "C.UTF-8"}
+        env = {"HOME": str(Path.home()), "LANG": "C.UTF-8"}
         self._processes.start(name, command, env=env)
 
     def stop_api(self) -> None:

@@ -26,7 +26,6 @@ from drakkar.local.errors import ClusterError
 from drakkar.local.host import KUBELET_FOLDER, HostFacts
 from drakkar.local.kubeconfig import context_name
 from drakkar.local.network import AddressPlan
-from drakkar.local.packages import admin_path
 from drakkar.local.pki import Identity
 from drakkar.local.process import ProcessTable, run, wait_until
 from drakkar.local.topology import NodeSpec
@@ -147,7 +146,7 @@ class NodeMachine:
         return ["nsenter", f"--target={pid}", "--mount", "--net", "--pid"]
 
     def _start(self, role: str, argv: list[str | Path]) -> None:
-        env = {"PATH": admin_path(), "HOME": "/root", "LANG": "C.UTF-8"}
+        env = {"HOME": "/root", "LANG": "C.UTF-8"}
         self._context.processes.start(
             self.process(role), [*self._enter(), *argv], wrapped=True, env=env
         )

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from drakkar.local.errors import ClusterError
+from drakkar.local.process import admin_path
 from drakkar.local.progress import Progress
 
 # Program or file -> the Debian package that brings it.
@@ -25,13 +26,6 @@ NEEDED = {
     "nsenter": "util-linux",
     "mount": "mount",
 }
-
-_ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def admin_path() -> str:
-    """PATH with the folders of administration programs, which users often lack."""
-    return f"{os.environ.get('PATH', '')}:{_ADMIN_PATH}".lstrip(":")
 
 
 def missing_packages(needed: dict[str, str]) -> list[str]:

@@ -20,6 +20,12 @@ from pathlib import Path
 from drakkar.local.errors import ClusterError
 
 _POLL_SECONDS = 0.02
+_ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def admin_path() -> str:
+    """PATH with the folders of administration programs, which users often lack."""
+    return f"{os.environ.get('PATH', '')}:{_ADMIN_PATH}".lstrip(":")
 
 
 def run(argv: Sequence[str | Path], *, check: bool = True, stdin: str | None = None) -> str:
@@ -30,7 +36,13 @@ def run(argv: Sequence[str | Path], *, check: bool = True, stdin: str | None = N
     command = [str(part) for part in argv]
     try:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, check=False, timeout=120
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "PATH": admin_path()},
         )
     except FileNotFoundError:
         raise ClusterError(f"The program '{command[0]}' is missing.") from None
@@ -145,7 +157,8 @@ class ProcessTable:
         """Start a process that outlives this one, unless it lives already; return its id.
 
         `wrapped` says that argv is a wrapper (nsenter, unshare) which stays as the parent of the
-        program meant: then the program is what gets recorded.
+        program meant: then the program is what gets recorded. `env` replaces this process's
+        environment, except that PATH always holds the folders of administration programs.
         """
         living = self.pid(name)
         if living is not None:
@@ -163,7 +176,7 @@ class ProcessTable:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     cwd="/",
-                    env=None if env is None else dict(env),
+                    env={**(os.environ if env is None else env), "PATH": admin_path()},
                 )
             except FileNotFoundError:
                 raise ClusterError(f"The program '{command[0]}' is missing.") from None

@@ -19,7 +19,7 @@ from drakkar.local.kubeapi import KubeApi
 from drakkar.local.network import AddressPlan
 from drakkar.local.node import ROLES
 from drakkar.local.paths import ClusterPaths, owner, state_root
-from drakkar.local.process import ProcessTable, boot_id
+from drakkar.local.process import ProcessTable, admin_path, boot_id
 from drakkar.local.progress import Progress
 from drakkar.local.providers.base import NodeStatus, Request, Status, nodes_from
 from drakkar.local.state import ClusterState
@@ -142,7 +142,7 @@ class Upstream:
         group = cgroups.cgroup_path(self._paths.name)
         cgroups.kill(group)
         cgroups.remove(group)
-        if shutil.which("ip", path=packages.admin_path()):
+        if shutil.which("ip", path=admin_path()):
             for plan in network.bridges_of(network.host_links(), self._paths.name):
                 network.remove_bridge(plan)
 
