@@ -177,6 +177,8 @@ def _build(go: Path, programs: Programs, names: list[str], step: Step) -> None:
     env = {
         # The compiler's memory is plentiful beside its time.
         "GOGC": "400",
+        # Go keeps its caches under it, and services often lack it.
+        "HOME": str(Path.home()),
         **os.environ,
         "CGO_ENABLED": "0",
         "GOTOOLCHAIN": "local",
