@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import httpx
-from drakkar.local.install import NAMESPACE
 
 from drakkar.local import Cluster, ClusterError
+from drakkar.local.install import NAMESPACE
 from drakkar.local.kubeapi import KubeApi
 from support.processes import in_pod
 
@@ -45,6 +45,14 @@ class Platform:
                 pass
             time.sleep(0.5)
         raise AssertionError(f"no operator is ready after {seconds:.0f} s")
+
+    def crashes(self) -> int:
+        """How often the operator's containers ended and were started anew."""
+        return sum(
+            int(container["restartCount"])
+            for pod in self.pods()
+            for container in pod["status"].get("containerStatuses", ())
+        )
 
     def kill(self) -> int:
         """kill -9 every operator process that runs; the kubelet starts it anew."""
