@@ -28,8 +28,9 @@ PROCESSES = (
     STORAGE,
 )
 
-_API_SECONDS = 90
-_DNS_SECONDS = 30
+# Ample: a machine may be busy with much else.
+_API_SECONDS = 180
+_DNS_SECONDS = 90
 
 
 class ControlPlane:

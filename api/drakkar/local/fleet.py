@@ -20,7 +20,7 @@ from drakkar.local.progress import Progress
 from drakkar.local.state import ClusterState, Fault
 from drakkar.local.topology import NodeSpec
 
-_READY_SECONDS = 120
+_READY_SECONDS = 240
 _LOST_TAINTS = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
 
 

@@ -22,6 +22,8 @@ _SETTINGS = (
     "kernel/keys/root_maxbytes",
 )
 
+_KERNEL = Path("/proc/sys")
+
 # Where a kubelet expects its files; each node mounts its own folder there.
 KUBELET_FOLDER = Path("/var/lib/kubelet")
 
@@ -98,11 +100,11 @@ def restore(record: Path) -> None:
 
 def _read(name: str) -> str | None:
     try:
-        return (Path("/proc/sys") / name).read_text().strip()
+        return (_KERNEL / name).read_text().strip()
     except OSError:
         return None
 
 
 def _write(name: str, value: str) -> None:
     with contextlib.suppress(OSError):
-        (Path("/proc/sys") / name).write_text(value)
+        (_KERNEL / name).write_text(value)

@@ -339,8 +339,26 @@ def test_the_machine_is_read() -> None:
     assert host.parse_memory("MemTotal:       2048 kB\n") == 2 * 2**20
 
 
-def test_settings_are_put_back(tmp_path: Path) -> None:
-    host.restore(tmp_path / "none.json")
+def test_settings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, folder, record = tmp_path / "sys", tmp_path / "kubelet", tmp_path / "host.json"
+    for name, value in (("net/ipv4/ip_forward", "0\n"), ("kernel/panic", "1\n")):
+        (kernel / name).parent.mkdir(parents=True, exist_ok=True)
+        (kernel / name).write_text(value)
+    monkeypatch.setattr(host, "_KERNEL", kernel)
+    monkeypatch.setattr(host, "KUBELET_FOLDER", folder)
+    host.restore(record)
+    host.prepare(record)
+    assert (kernel / "net/ipv4/ip_forward").read_text() == "1"
+    assert folder.is_dir()
+    # A kubelet does this.
+    (kernel / "kernel/panic").write_text("10")
+    # A second cluster must not take the changed values for those found.
+    host.prepare(record)
+    host.restore(record)
+    assert (kernel / "net/ipv4/ip_forward").read_text() == "0"
+    assert (kernel / "kernel/panic").read_text() == "1"
+    assert not folder.exists()
+    assert not record.exists()
 
 
 def test_missing_packages_are_named_once() -> None:
