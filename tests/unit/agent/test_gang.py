@@ -33,6 +33,7 @@ class Table:
         self.timing = Timing()
         self.gang = Gang(self.config, "pod-uid", self.timing, self.now, Clock(offset=0))
         self.sequence = 0
+        self.seen: dict[str, str] = {}
 
     def beat(
         self,
@@ -47,26 +48,35 @@ class Table:
         started: float = 0.0,
     ):
         """``exits``: one per local rank; None for a rank that runs."""
-        self.sequence += 1
         first = replica * self.config.processes_per_replica
-        self.gang.heartbeat(
-            Heartbeat(
-                uid="uid",
-                replica=replica,
-                incarnation=pod,
-                started=started,
-                sequence=self.sequence,
-                pod=f"job-{replica}",
-                node=f"node-{replica}",
-                ready=ready,
-                leaving=leaving,
-                finished=finished,
-                epoch=epoch if epoch is not None else (self.gang.epoch if exits else 0),
-                ranks=[RankStatus(rank=first + i, step=step, exit=e) for i, e in enumerate(exits)],
-            ),
-            self.now,
-        )
-        return self.gang.command(replica, pod, self.now)
+        epoch = epoch if epoch is not None else (self.gang.epoch if exits else 0)
+        ranks = [RankStatus(rank=first + i, step=step, exit=e) for i, e in enumerate(exits)]
+        # As an agent does, it comes again as long as it hears something new.
+        for _ in range(3):
+            self.sequence += 1
+            self.gang.heartbeat(
+                Heartbeat(
+                    uid="uid",
+                    replica=replica,
+                    incarnation=pod,
+                    started=started,
+                    sequence=self.sequence,
+                    pod=f"job-{replica}",
+                    node=f"node-{replica}",
+                    ready=ready,
+                    leaving=leaving,
+                    finished=finished,
+                    epoch=epoch,
+                    ranks=ranks,
+                    seen=self.seen.get(f"{replica}-{pod}", ""),
+                ),
+                self.now,
+            )
+            command = self.gang.command(replica, pod, self.now)
+            if self.seen.get(f"{replica}-{pod}") == command.key:
+                break
+            self.seen[f"{replica}-{pod}"] = command.key
+        return command
 
     def all(self, *exits: Exit | None, **options) -> None:
         for replica in range(self.config.replicas):
@@ -385,6 +395,7 @@ def test_saved_and_left_without_a_terminated_pod() -> None:
     table.run()
     table.step(3)
     table.all(SAVED)
+    table.all(SAVED, epoch=1)
     (restart,) = table.gang.restarts
     assert (restart.reason, restart.counted) == ("ProcessLeft", False)
     assert table.gang.phase is Phase.RUNNING

@@ -229,7 +229,8 @@ class Agent:
             log.info("the coordinator answers")
             self._complained = float("-inf")
         if self._command is None or command.key != self._command.key:
-            if command.action in ("wait", "leave") and command.message:
+            # The coordinator's own news say it better.
+            if self._coordinator is None and command.message:
                 log.info("%s", command.message)
             self._wake.set()
         self._command = command

@@ -9,7 +9,7 @@ from drakkar.exitcodes import ExitCode
 from drakkar_workers.agent.wire import Exit, RankStatus
 
 _FOLLOW_UP = re.compile(
-    r"gloo|nccl|rendezvous|process ?group|TCPStore|Dist\w*Error"
+    r"PeerLost|gloo|nccl|rendezvous|process ?group|TCPStore|Dist\w*Error"
     r"|connection (was )?(closed|reset|refused|aborted)|broken pipe|timed out",
     re.IGNORECASE,
 )

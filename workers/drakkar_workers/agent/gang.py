@@ -115,6 +115,8 @@ class Gang:
         if previous is None or _essence(previous) != _essence(beat):
             self._touch(now)
             self.tick(now)
+        elif previous.seen != beat.seen:
+            self.tick(now)
 
     def message(self, message: Message, now: float) -> None:
         """Take what rank 0 tells of the training."""
@@ -309,7 +311,7 @@ class Gang:
         """Once no trainer runs any more, the cause is known: restart or give up."""
         if self._misconfigured(now):
             return True
-        if any(seat.alive and seat.fresh(now) for seat in self._seats):
+        if any(seat.fresh(now) and not self._stopped(seat) for seat in self._seats):
             return False
         assert self._cause is not None
         gone = any(seat.leaving or not seat.fresh(now) for seat in self._seats)
@@ -320,6 +322,15 @@ class Gang:
         # The first news need not be of the first failure.
         first = causes.culprit(self._exits.values())
         return self._restart_or_fail(causes.crash(first) if first else self._cause, now)
+
+    def _stopped(self, seat: Seat) -> bool:
+        """Whether it has heard that this epoch is over and runs nothing.
+
+        Without the first, a pod that died right after it had started its trainers would look like
+        one that had not started any, and its peers' broken connections like faults of their own.
+        """
+        assert seat.beat is not None
+        return not seat.alive and seat.beat.seen == self._command("wait").key
 
     def _restart_or_fail(self, cause: Cause, now: float) -> bool:
         allowed = self._config.in_place_restarts
