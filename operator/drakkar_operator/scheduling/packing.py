@@ -1,5 +1,7 @@
 """The integer problem below placement: fill as few domains as possible, and leave little over."""
 
+import itertools
+
 import numpy as np
 
 from drakkar_operator.scheduling.topology import IntArray
@@ -87,10 +89,11 @@ def _exact(falling: IntArray, need: int, count: int) -> dict[int, int] | None:
 def _greedy(falling: list[int], need: int, count: int) -> dict[int, int]:
     """Take each time the least entry with which the largest of the rest still suffice."""
     rest = list(falling)
+    largest = [0, *itertools.accumulate(falling[:count])]
     wanted: dict[int, int] = {}
     for left in range(count - 1, -1, -1):
-        others = sum(rest[:left])
-        at = len(rest) - 1
+        # Entries are taken from behind these, so they are still the largest.
+        others = largest[left]
         low, high = left, len(rest) - 1
         while low < high:  # the last position that is large enough
             at = (low + high + 1) // 2

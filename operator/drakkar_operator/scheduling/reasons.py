@@ -219,9 +219,10 @@ def _too_few(
     text = f"needs {what}{place}; {best} has room for {where.best}"
     if where.unit == "replica":
         text += _scattered(snapshot, suits, request, where, blocked)
-    if level in tree.unlabelled and where.depth < tree.leaf:
-        label = tree.levels[where.depth - 1][1]
-        text += f"; no node has the label {label} of this level"
+    for name, label in tree.levels[:-1]:
+        asked = name == level or (where.unit == "group" and name == request.topology.group_level)
+        if asked and name in tree.unlabelled:
+            text += f"; no node has the label {label} that tells the {name}"
     return text
 
 

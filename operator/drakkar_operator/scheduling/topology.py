@@ -12,7 +12,7 @@ that labels racks only is a cluster with racks.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, Protocol
 
@@ -72,6 +72,7 @@ class Tree:
     """Per node: its label at each level, None where it has none."""
     unlabelled: frozenset[str]
     """Levels whose label no node carries."""
+    _relations: dict[tuple[int, int], IntArray] = field(default_factory=dict)
 
     @classmethod
     def build(cls, nodes: Iterable[Labelled], levels: Levels) -> "Tree":
@@ -174,7 +175,7 @@ class Tree:
 
     def ancestors(self, depth: int, wider: int) -> IntArray:
         """Per domain of ``depth``: the domain of the wider depth that it lies in."""
-        return self.ids[wider][self.starts[depth]]
+        return self._first(depth, wider)
 
     def inside(self, depth: int, domain: int, finer: int) -> slice:
         """The domains of a finer depth (or the same) that lie in a domain."""
@@ -182,14 +183,26 @@ class Tree:
         return slice(int(self.ids[finer][nodes.start]), int(self.ids[finer][nodes.stop - 1]) + 1)
 
     def children(self, depth: int, domains: IntArray) -> IntArray:
-        """Domains one depth below the given ones, in tree order."""
-        found = np.zeros(self.count(depth), dtype=np.bool_)
-        found[domains] = True
-        return np.flatnonzero(found[self.ancestors(depth + 1, depth)])
+        """Domains one depth below the given ones, in the order of those."""
+        first = self.ids[depth + 1][self.starts[depth][domains]]
+        after = domains + 1
+        last = after == self.count(depth)
+        stop = self.ids[depth + 1][self.starts[depth][np.where(last, 0, after)]]
+        sizes = np.where(last, self.count(depth + 1), stop) - first
+        offsets = np.cumsum(sizes) - sizes
+        below: IntArray = np.arange(int(sizes.sum())) + np.repeat(first - offsets, sizes)
+        return below
 
     def roll_up(self, values: IntArray, depth: int, wider: int) -> IntArray:
         """Sums over the domains of ``wider`` of values given per domain of ``depth``."""
-        return np.add.reduceat(values, self.ids[depth][self.starts[wider]])
+        return np.add.reduceat(values, self._first(wider, depth))
+
+    def _first(self, depth: int, other: int) -> IntArray:
+        """Per domain of ``depth``: the domain of the other depth that its first node is in."""
+        key = depth, other
+        if key not in self._relations:
+            self._relations[key] = self.ids[other][self.starts[depth]]
+        return self._relations[key]
 
     def common_depth(self, nodes: IntArray) -> int:
         """Depth of the tightest domain that holds all these nodes (at least one)."""

@@ -65,13 +65,17 @@ def test_v1_ten_gangs_of_fifty_fill_two_spines() -> None:
 
 def test_n1_waves_fill_the_cluster_exactly() -> None:
     """knavigator's gang burst: each wave of jobs takes all 32 nodes, none is left over."""
-    waves = ((1, 32), (2, 16), (4, 8), (8, 4))
-    for size, count in waves:
-        snap = snapshot(racks(4, 8))
+    waves = (
+        {1: 32}, {2: 16}, {3: 10, 1: 2}, {4: 8}, {5: 6, 2: 1}, {6: 5, 1: 2}, {7: 4, 1: 2, 2: 1},
+        {8: 4}, {9: 3, 1: 5},
+    )  # fmt: skip
+    for wave in waves:
+        sizes = [size for size, count in wave.items() for _ in range(count)]
         pending = [
-            Pending(("n", f"j{at}"), gang(size, 8, key=("n", f"j{at}"))) for at in range(count)
+            Pending(("n", f"j{at}"), gang(size, 8, key=("n", f"j{at}")), created=at)
+            for at, size in enumerate(sizes)
         ]
-        decisions = schedule(snap, pending, {}, {})
+        decisions = schedule(snapshot(racks(4, 8)), pending, {}, {})
         taken = [name for d in decisions if d.placed for name in d.placed.nodes.values()]
         assert len(taken) == len(set(taken)) == 32
 
