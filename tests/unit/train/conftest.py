@@ -58,7 +58,7 @@ class RankServer:
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 @dataclass
@@ -121,6 +121,7 @@ class Lab:
         into: Path | None = None,
         restore_from: str | None = None,
         environ: dict[str, str] | None = None,
+        environ_of_rank: list[dict[str, str]] | None = None,
         file_limit: int | None = None,
         timeout: float = 60.0,
         **recipe: Any,
@@ -157,7 +158,12 @@ class Lab:
         }
         pids = [
             self.server.ask(
-                environ={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                environ={
+                    **common,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    **(environ_of_rank[rank] if environ_of_rank else {}),
+                },
                 output=str(outputs[rank]),
                 file_limit=file_limit,
             )["pid"]

@@ -6,6 +6,7 @@ by the others stay locked for ever. ``tests/unit/train/test_preload.py`` holds b
 """
 
 import importlib
+import os
 
 MODULES = (
     "torch",
@@ -24,8 +25,12 @@ MODULES = (
     "drakkar_workers.train.entry",
 )
 
+# Numpy's BLAS starts its pool of threads when it is loaded, unless it is told before that one is
+# enough; trainers compute with torch alone.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def preload() -> None:
-    """Import them all. Call it before the first fork, with OMP_NUM_THREADS as trainers have it."""
+    """Import them all, before the first fork."""
     for name in MODULES:
         importlib.import_module(name)

@@ -1,0 +1,33 @@
+import json
+
+import torch
+from safetensors import safe_open
+
+from drakkar.v1alpha1.recipes import ModelConfig
+from drakkar_workers.data import tokenizer as tokenizers
+from drakkar_workers.train.checkpoint.export import export
+from drakkar_workers.train.model import Decoder, Shape
+
+
+def test_a_decoder_comes_back_from_its_files(tmp_path):
+    shape = Shape.of(ModelConfig(layers=2, hidden=32, heads=4), vocab_size=257, max_length=16)
+    model = Decoder(shape)
+    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    tensors["optimizer.model.norm.weight.exp_avg"] = torch.zeros(32)
+    tokenizers.bytes_tokenizer().save(str(tmp_path / "t.json"))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    export(folder, tensors, shape=shape, tokenizer=tmp_path / "t.json", vocab_size=257)
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert config["intermediate_size"] == 96 and config["eos_token_id"] == 256
+    assert tokenizers.load(folder / "tokenizer.json").encode("hi").ids == [104, 105]
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        names = list(file.keys())
+        fresh = Decoder(shape)
+        fresh.load_state_dict({name: file.get_tensor(name) for name in names}, strict=False)
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    ids = torch.arange(16)[None]
+    assert torch.equal(fresh(ids), model(ids))
+    assert (folder / "model.safetensors").stat().st_mode & 0o444 == 0o444
