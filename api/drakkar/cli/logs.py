@@ -3,6 +3,7 @@
 import heapq
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,7 @@ from drakkar.client import Client, ClientError, InvalidError, NotFoundError, Unr
 from drakkar.constants import LABEL_REPLICA, TRAINER_CONTAINER
 
 _POLL_SECONDS: Final = 1.0
+_LAST_WORDS_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ def container_of(pod: dict[str, Any]) -> str:
 
 def split(replica: int, line: str) -> Line:
     """A line of the log API with timestamps."""
-    time, _, text = line.partition(" ")
-    return Line(replica, time, text)
+    stamp, _, text = line.partition(" ")
+    return Line(replica, stamp, text)
 
 
 class LogReader:
@@ -68,19 +70,23 @@ class LogReader:
     def follow(self) -> Iterator[Line]:
         """Lines as they are written, until the job is finished or deleted."""
         ended = False
+        quiet_since = time.monotonic()
         while True:
             try:
                 ended = ended or self._ended()
                 for replica, pod in self._pods():
-                    self._start(replica, pod)
+                    self._start(replica, pod, again=not ended)
             except UnreachableError:
                 # The API server restarts: the streams resume where they were.
                 pass
-            busy = any(reader.is_alive() for reader in self._readers.values())
-            yield from self._drain(_POLL_SECONDS)
+            for line in self._drain(_POLL_SECONDS):
+                quiet_since = time.monotonic()
+                yield line
             if not self._failures.empty():
                 raise self._failures.get()
-            if ended and not busy:
+            busy = any(reader.is_alive() for reader in self._readers.values())
+            # The stream of a pod whose node is gone may never end.
+            if ended and (not busy or time.monotonic() - quiet_since > _LAST_WORDS_SECONDS):
                 yield from self._drain(0.0)
                 return
 
@@ -120,10 +126,11 @@ class LogReader:
             # The container has not started yet, or the pod has just gone.
             return
 
-    def _start(self, replica: int, pod: dict[str, Any]) -> None:
+    def _start(self, replica: int, pod: dict[str, Any], *, again: bool) -> None:
+        """Read a pod that is not being read; one that was read before only with ``again``."""
         uid = str(pod["metadata"]["uid"])
         reader = self._readers.get(uid)
-        if reader is not None and reader.is_alive():
+        if reader is not None and (reader.is_alive() or not again):
             return
         statuses = pod.get("status", {}).get("containerStatuses") or []
         states = [item.get("state", {}) for item in statuses if item["name"] == container_of(pod)]

@@ -8,6 +8,7 @@ from typing import Any
 from kubernetes import config
 from kubernetes.client import Configuration
 from kubernetes.config.config_exception import ConfigException
+from yaml import YAMLError
 
 from drakkar.client.errors import ConfigurationError
 from drakkar.local.paths import DEFAULT_NAME, ClusterPaths
@@ -58,7 +59,7 @@ def load(explicit: str | None = None, context: str | None = None) -> Connection:
         )
         if context:
             active = next(item for item in contexts if item["name"] == context)
-    except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+    except (ConfigException, YAMLError, OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigurationError(f"The kubeconfig {path} can't be used: {error}") from None
     namespace = (active.get("context") or {}).get("namespace") or "default"
     return Connection(configuration, namespace, path)
