@@ -31,12 +31,13 @@ MINIMUM_GO = (1, 26)
 
 PACKAGES = {
     "kube": "./kube",
+    "etcd": "./etcd",
     "coredns": "./coredns",
     "pause": "./pause",
     "kwok": "sigs.k8s.io/kwok/cmd/kwok",
     "helm": "helm.sh/helm/v4/cmd/helm",
 }
-CLUSTER_PROGRAMS = ("kube", "coredns", "pause")
+CLUSTER_PROGRAMS = ("kube", "etcd", "coredns", "pause")
 
 # Names under which the multi-call binary behaves as one of its components.
 _KUBE_NAMES = ("kubectl",)

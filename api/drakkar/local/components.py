@@ -89,12 +89,12 @@ def write_client(
     return path
 
 
-def etcd_command(plan: AddressPlan, data: Path) -> list[str]:
+def etcd_command(etcd: Path, plan: AddressPlan, data: Path) -> list[str]:
     """etcd for a cluster that is thrown away: fast, because it never waits for the disk."""
     clients = f"http://{plan.loopback}:2379"
     peers = f"http://{plan.loopback}:2380"
     return [
-        "etcd",
+        str(etcd),
         "--name=drakkar",
         f"--data-dir={data}",
         f"--listen-client-urls={clients}",

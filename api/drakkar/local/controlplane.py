@@ -66,7 +66,7 @@ class ControlPlane:
 
     def start_store(self) -> None:
         """Start etcd and the API server; `wait_for_api` waits for them."""
-        etcd = components.etcd_command(self._plan, self._paths.root / "etcd")
+        etcd = components.etcd_command(self._programs.etcd, self._plan, self._paths.root / "etcd")
         self.start(components.ETCD, etcd)
         kube = self._programs.kube
         command = components.apiserver_command(kube, self._files, self._plan)

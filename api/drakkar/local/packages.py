@@ -1,4 +1,4 @@
-"""The Debian programs a local cluster runs: etcd, containerd, runc and the network's tools."""
+"""The Debian programs a local cluster runs: containerd, runc and the network's tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from drakkar.local.progress import Progress
 
 # Program or file -> the Debian package that brings it.
 NEEDED = {
-    "etcd": "etcd-server",
     "containerd": "containerd",
     "ctr": "containerd",
     "runc": "runc",

@@ -27,7 +27,16 @@ PEERS = {
         "ports": [{"port": 8000}],
     },
 }
-FETCH = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
+# A service answers a moment after its pod does: every node has to hear of it first.
+FETCH = """
+import sys, time, urllib.request
+for attempt in range(20):
+    try:
+        print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
+        break
+    except OSError:
+        time.sleep(0.5)
+"""
 
 
 def claim(name: str) -> dict[str, Any]:
