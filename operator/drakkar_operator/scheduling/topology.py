@@ -164,7 +164,7 @@ class Tree:
             elif name not in self.unlabelled:
                 parts.append(f"no-{name}")
         if not parts or self.paths[first][depth - 1] is None:
-            parts.append(f"({self.names[first]})")
+            parts.append(self.names[first])
         return "/".join(parts)
 
     def nodes_of(self, depth: int, domain: int) -> slice:

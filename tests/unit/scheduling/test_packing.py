@@ -21,7 +21,7 @@ def best(room: list[int], need: int) -> tuple[int, int]:
     )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=9), st.data())
 def test_optimal(room: list[int], data: st.DataObject) -> None:
     need = data.draw(st.integers(1, sum(room)))

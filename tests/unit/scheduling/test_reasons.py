@@ -156,7 +156,7 @@ CASES: list[tuple[list[NodeView], list[PodView], GangRequest, str]] = [
         [node("a", gpus=1), node("b", gpus=1)],
         [],
         gang(2, 1, {"required": "rack"}),
-        "needs 2 replicas with 1 nvidia.com/gpu each in one rack; the best rack ((a)) has room for "
+        "needs 2 replicas with 1 nvidia.com/gpu each in one rack; the best rack (a) has room for "
         "1; no node has the label topology.drakkar.dev/rack that tells the rack",
     ),
 ]

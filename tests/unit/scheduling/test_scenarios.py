@@ -113,6 +113,11 @@ def test_a_gang_of_part_nodes_leaves_whole_nodes_alone() -> None:
     assert set(placed(snap, gang(12, 1)).nodes.values()) == {"b0-n0", "b0-n3"}
 
 
+def test_what_is_left_over_is_left_where_least_was_free() -> None:
+    snap = snapshot(racks(1, 2), [pod("p", "b0-n0", 3)])
+    assert Counter(placed(snap, gang(12, 1)).nodes.values()) == {"b0-n0": 4, "b0-n1": 8}
+
+
 def test_a_gang_without_devices_keeps_off_nodes_that_have_them() -> None:
     nodes = [node("a-gpu", "z/b/r"), node("b-cpu", "z/b/r", gpus=0)]
     answer = placed(snapshot(nodes), gang(2, requests={"cpu": 1000}))
@@ -229,6 +234,29 @@ class TestRepair:
         snap = snapshot(racks(1, 4), [pod("p", "b0-n3", 8)])
         answer = placed(snap, gang(4, 8, fixed={1: "b0-n3"}))
         assert [answer.nodes[at] for at in (0, 2, 3)] == ["b0-n0", "b0-n1", "b0-n2"]
+
+    def test_a_rack_with_more_room_than_needed(self) -> None:
+        """The second of three racks: the room of others with lower numbers is no temptation."""
+        pods = [pod("p", "b1-n3", 8)]
+        snap = snapshot(racks(3, 6), pods)
+        request = gang(3, 8, {"required": "rack"}, fixed={0: "b1-n3"})
+        assert placed(snap, request).nodes == {1: "b1-n0", 2: "b1-n1"}
+
+    def test_first_the_same_node_then_the_same_rack(self) -> None:
+        nodes = racks(3, 3)
+        snap = snapshot(nodes, [pod("p", "b1-n2", 6), pod("q", "b1-n0", 5)])
+        request = gang(6, 1, fixed={0: "b1-n2"})
+        assert Counter(placed(snap, request).nodes.values()) == {"b1-n2": 2, "b1-n0": 3}
+        far = gang(20, 1, fixed={0: "b1-n2"})
+        assert Counter(placed(snap, far).nodes.values()) == {
+            "b1-n2": 2, "b1-n0": 3, "b1-n1": 8, "b0-n0": 6,
+        }  # fmt: skip
+
+    def test_ranks_in_two_racks_take_neighbours_in_both_before_a_third(self) -> None:
+        pods = [pod("p", "b1-n0", 8), pod("q", "b2-n0", 8)]
+        snap = snapshot(racks(4, 2), pods)
+        request = gang(4, 8, fixed={0: "b1-n0", 3: "b2-n0"})
+        assert placed(snap, request).nodes == {1: "b1-n1", 2: "b2-n1"}
 
     def test_nothing_missing(self) -> None:
         snap = snapshot(racks(1, 2))

@@ -99,7 +99,7 @@ class Events(RuleBasedStateMachine):
 
 
 TestEvents = Events.TestCase
-TestEvents.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestEvents.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
 
 
 def test_what_counts() -> None:

@@ -67,9 +67,9 @@ def test_names_of_domains() -> None:
     assert name("cluster", "n1") == "cluster"
     assert name("rack", "n1") == "a/b/c"
     assert name("host", "n1") == "a/b/c/n1"
-    assert name("block", "n2") == "a/no-block/(n2)"
+    assert name("block", "n2") == "a/no-block/n2"
     assert name("rack", "n2") == "a/no-block/c"
-    assert name("rack", "n3") == "a/b/no-rack/(n3)"
+    assert name("rack", "n3") == "a/b/no-rack/n3"
 
 
 def test_levels_nobody_labels_are_left_out_of_names() -> None:
