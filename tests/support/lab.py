@@ -206,7 +206,7 @@ class Lab:
     def history(self, job: str, folder: Path | None = None) -> list[Object]:
         """Every step that rank 0 ever made, in the order it made them."""
         lines = ((folder or self.folder(job)) / "metrics.jsonl").read_text().splitlines()
-        return [record for line in lines if "step" in (record := json.loads(line))]
+        return [record for line in lines if "loss" in (record := json.loads(line))]
 
     def trainers(self, pod: str) -> list[int]:
         """Process ids of a pod's trainer processes; the agent names them rank-N."""
