@@ -24,6 +24,9 @@ STYLES = {
 }
 
 
+UNSEEN = "Drakkar's operator has not seen the job yet; if that lasts, is it running?"
+
+
 def finished(job: TrainingJob) -> bool:
     """The job runs no more."""
     return job.is_true("Complete") or job.is_true("Failed")
@@ -46,7 +49,7 @@ def reason(job: TrainingJob) -> str:
     if admitted and admitted.status == "False":
         return admitted.message or admitted.reason
     if not job.status.conditions and not job.status.phase:
-        return "the operator has not seen the job yet; is it running? (kubectl get pods -A)"
+        return UNSEEN
     return ""
 
 
@@ -117,6 +120,8 @@ def changes(before: TrainingJob | None, job: TrainingJob) -> list[str]:
     new = [item.step for item in status.checkpoints if item.step not in steps]
     lines.extend(f"checkpoint at step {step}" for step in new)
     text = reason(job)
+    if not before and text == UNSEEN:
+        return ["waiting for Drakkar's operator"]
     if status.phase and (not old or status.phase != old.phase):
         lines.append(status.phase + (f": {text}" if text else ""))
     elif text and (not before or text != reason(before)):

@@ -75,6 +75,7 @@ def test_reason_falls_back_to_the_condition() -> None:
 
 def test_job_that_no_operator_has_seen_says_so() -> None:
     assert "is it running?" in progress.reason(job())
+    assert progress.changes(None, job()) == ["waiting for Drakkar's operator"]
     assert progress.reason(job(phase="Running", conditions=[condition("Running", "True")])) == ""
 
 
