@@ -141,7 +141,10 @@ class ForkServer:
                 )  # Python ignores it, others rely on it
                 _exec(list(argv))
             faulthandler.register(DUMP_SIGNAL, all_threads=True)
-            code = int(importlib.import_module(TRAINER_MODULE).main([]))
+            if script is not None:
+                code = run_script(script)
+            else:
+                code = int(importlib.import_module(TRAINER_MODULE).main([]))
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:

@@ -17,6 +17,7 @@ from drakkar.exitcodes import ExitCode
 from drakkar_workers.agent.forkserver import DUMP_SIGNAL, PACKET_LIMIT_BYTES
 from drakkar_workers.agent.resources import out_of_memory_kills
 from drakkar_workers.agent.syscalls import adopt_orphans
+from drakkar_workers.agent.warm import script_arguments
 from drakkar_workers.agent.wire import Exit, RankStatus
 from drakkar_workers.channel import (
     ErrorMessage,
@@ -124,8 +125,8 @@ class Processes:
         self._ask(op="signal", signal=number, pids=pids)
 
     def dump_stacks(self) -> None:
-        """Have recipe trainers write their stacks to the log; a command may not know the signal."""
-        if self._argv is None:
+        """Have forked trainers write their stacks to the log; others would not know the signal."""
+        if self._recipe_or_script():
             pids = [t.pid for t in self.trainers.values() if t.exit is None and t.pid is not None]
             self._ask(op="signal", signal=int(DUMP_SIGNAL), pids=pids)
 
@@ -157,11 +158,14 @@ class Processes:
         now = time.monotonic()
         return [_status(self.trainers[rank], now) for rank in sorted(self.trainers)]
 
+    def _recipe_or_script(self) -> bool:
+        return self._argv is None or script_arguments(self._argv, self._environ) is not None
+
     def _start_server(self) -> None:
         if self._closing:
             return
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        warm = ["warm"] if self._argv is None else []
+        warm = ["warm"] if self._recipe_or_script() else []
         command = [sys.executable, "-m", "drakkar_workers.agent.forkserver"]
         with theirs:
             self._server = subprocess.Popen(

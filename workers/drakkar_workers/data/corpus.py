@@ -49,9 +49,19 @@ class Corpus:
 
 
 def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """``$DRAKKAR_CACHE``, else a folder of this user's in the temporary directory."""
+    """``$DRAKKAR_CACHE``, else a folder of this user's in the temporary directory.
+
+    Raises ConfigError if there is no temporary directory that can be written.
+    """
     named = environ.get(CACHE_ENV)
-    return Path(named) if named else Path(tempfile.gettempdir()) / f"drakkar-cache-{os.getuid()}"
+    if named:
+        return Path(named)
+    try:
+        return Path(tempfile.gettempdir()) / f"drakkar-cache-{os.getuid()}"
+    except OSError as error:
+        raise ConfigError(
+            f"data cache: {error}; set {CACHE_ENV} or mount a volume at /tmp"
+        ) from None
 
 
 def open_corpus(config: DataConfig, sequence: int, cache: Path) -> Corpus:

@@ -53,7 +53,9 @@ def locate(source: str, environ: Mapping[str, str] = os.environ) -> Path:
             f"data.source: {source!r} is unknown; known: {known}, or an absolute path"
         )
     named = environ.get(DATA_DIR_ENV)
-    folders = [Path(named)] if named else [Path(DATA_DIR), DEFAULT_FETCH_DIR.expanduser()]
+    # os.path: Path.expanduser raises where the user has no home, as in a container.
+    fetched = Path(os.path.expanduser(DEFAULT_FETCH_DIR))  # noqa: PTH111
+    folders = [Path(named)] if named else [Path(DATA_DIR), fetched]
     for folder in folders:
         if (folder / f"{source}.txt").is_file():
             return folder / f"{source}.txt"
