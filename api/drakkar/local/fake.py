@@ -7,6 +7,7 @@ the nodes that bear its annotation, and so leaves the real ones alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,28 @@ def fake_node(number: int, *, gpus: int = 8, cpu: str = "96", memory: str = "1Ti
     }
 
 
+def kwok_config() -> Object:
+    """KWOK with more workers than its 4: else it is what limits how fast pods come to run."""
+    return {
+        "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+        "kind": "KwokConfiguration",
+        "options": {
+            "podPlayStageParallelism": 32,
+            "nodePlayStageParallelism": 16,
+            "nodeLeaseParallelism": 8,
+            "podsOnNodeSyncParallelism": 8,
+        },
+    }
+
+
 def kwok_command(
-    program: Path, *, kubeconfig: Path, stages: Path, plan: AddressPlan, nodes: int
+    program: Path, *, kubeconfig: Path, configs: Iterable[Path], plan: AddressPlan, nodes: int
 ) -> list[str]:
     """KWOK's controller for so many nodes."""
     return [
         str(program),
         f"--kubeconfig={kubeconfig}",
-        f"--config={stages}",
+        *(f"--config={config}" for config in configs),
         "--manage-all-nodes=false",
         f"--manage-nodes-with-annotation-selector={ANNOTATION}=fake",
         f"--node-lease-duration-seconds={lease_seconds(nodes)}",

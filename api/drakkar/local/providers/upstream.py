@@ -193,10 +193,12 @@ class Upstream:
             if changed:
                 self.processes.stop(fake.PROCESS)
             if count:
+                config = self._paths.root / "kwok.yaml"
+                config.write_text(yaml.safe_dump(fake.kwok_config()))
                 command = fake.kwok_command(
                     programs.kwok,
                     kubeconfig=files.client("kwok"),
-                    stages=programs.kwok_stages,
+                    configs=[config, programs.kwok_stages],
                     plan=AddressPlan(record.index),
                     nodes=count,
                 )
