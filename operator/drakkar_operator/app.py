@@ -1,7 +1,8 @@
 """The operator put together: what runs always, and what runs only while this process leads."""
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -33,126 +34,101 @@ DEAF_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-class Operator:
-    """One process of the operator. ``run`` returns after ``stop`` was set and all is tidied up."""
+class Core:
+    """All parts but kopf's watch and the HTTP endpoints.
 
-    def __init__(self, settings: Settings, connection: Connection) -> None:
+    ``lease_rest`` is a client of its own: a flood of writes must not starve the Lease's renewal.
+    ``clock`` is monotonic and advances as the event loop's, ``wall`` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        rest: Rest,
+        lease_rest: Rest,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.settings = settings
-        self.metrics = metrics = Metrics()
-        self.rest = rest = Rest(
-            connection,
-            connections=settings.parallel + 32,
-            observe=metrics.observe_request,
-        )
-        self.caches = caches = Caches(rest, metrics, watch_seconds=settings.watch_seconds)
-        self.jobs = jobs = Jobs(rest, settings.namespaces)
-        self.queue: WorkQueue[str] = WorkQueue()
+        self.metrics = metrics
         seconds = settings.lease_seconds
-        # The Lease has a client of its own: a flood of writes must not starve its renewal.
-        self._lease_rest = Rest(connection, timeout=seconds / 2, observe=metrics.observe_request)
+        self.caches = Caches(rest, metrics, watch_seconds=settings.watch_seconds, clock=clock)
+        self.jobs = Jobs(rest, settings.namespaces)
+        self.queue: WorkQueue[str] = WorkQueue(clock=clock)
         self.leader = Leader(
-            self._lease_rest,
+            lease_rest,
             namespace=settings.namespace,
             name=settings.lease,
             identity=settings.identity,
             times=LeaseTimes(seconds, seconds * 2 / 3, seconds * 2 / 15),
+            clock=clock,
             on_change=lambda leading: metrics.leader.set(int(leading)),
         )
-        self.recorder = Recorder(rest, metrics, instance=settings.identity)
-        self.reports = Reports(self.queue.add_after, metrics, port=settings.report_port)
-        executor = Executor(
+        self.recorder = Recorder(rest, metrics, instance=settings.identity, clock=clock)
+        self.reports = Reports(
+            self.queue.add_after, metrics, port=settings.report_port, clock=clock
+        )
+        self.executor = Executor(
             rest,
             check=self.leader.check,
-            pods=caches.pods,
-            jobs=jobs,
+            pods=self.caches.pods,
+            jobs=self.jobs,
             recorder=self.recorder,
             metrics=metrics,
             worker=settings.worker,
             limits=Limits(settings.parallel, settings.qps),
+            clock=clock,
         )
         self.scheduler = Scheduler(
-            jobs=jobs, caches=caches, executor=executor, queue=self.queue, metrics=metrics
+            jobs=self.jobs,
+            caches=self.caches,
+            executor=self.executor,
+            queue=self.queue,
+            metrics=metrics,
+            clock=wall,
         )
         self.controller = Controller(
-            jobs=jobs,
-            caches=caches,
-            claims=Claims(rest),
-            executor=executor,
+            jobs=self.jobs,
+            caches=self.caches,
+            claims=Claims(rest, clock=clock),
+            executor=self.executor,
             reports=self.reports,
             scheduler=self.scheduler,
             queue=self.queue,
             metrics=metrics,
+            clock=wall,
         )
         self.queue_status = QueueStatus(
-            rest, caches=caches, jobs=jobs, scheduler=self.scheduler, check=self.leader.check
-        )
-        self.kopf = KopfWatch(connection, jobs.take, settings.namespaces)
-        self.port: int | None = None
-        """Port of the HTTP endpoints, once they listen."""
-        self._listed = asyncio.Event()
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set; then finish what is in flight and release the Lease."""
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.rest.close)
-            stack.push_async_callback(self._lease_rest.close)
-            stack.push_async_callback(self.reports.close)
-            await self._serve(stack)
-            background = [
-                *(informer.run() for informer in self.caches.informers),
-                self._resync(),
-                self._kopf(),
-                self.recorder.run(),
-            ]
-            tasks = [_task(coroutine) for coroutine in background]
-            election = _task(self.leader.run())
-            terms = _task(self._terms(stop))
-            try:
-                await asyncio.wait([terms, election, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                failed = [t for t in (terms, election, *tasks) if _failed(t)]
-                await _cancel([terms])
-                await self.recorder.flush()
-                await _cancel([election])
-                await self.leader.release()
-                await _cancel(tasks)
-            if failed:
-                failed[0].result()
-
-    async def _serve(self, stack: AsyncExitStack) -> None:
-        app = application(
-            metrics=self.metrics,
+            rest,
             caches=self.caches,
             jobs=self.jobs,
-            queue=self.queue,
-            ready=self._listed.is_set,
-            stuck_after=self.settings.watch_seconds * 1.25 + 70.0,
+            scheduler=self.scheduler,
+            check=self.leader.check,
         )
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, self.settings.host, self.settings.port).start()
-        self.port = runner.addresses[0][1]
-        log.info("listening", port=self.port)
 
-    async def _resync(self) -> None:
-        """List the jobs: first of all, and then again and again against watches that died."""
-        while True:
-            try:
-                await self.jobs.resync()
-                self._listed.set()
-                for _ in range(max(1, round(self.settings.resync_seconds / DEAF_SECONDS))):
-                    await asyncio.sleep(min(DEAF_SECONDS, self.settings.resync_seconds))
-                    if not self.kopf.alive:
-                        break
-            except ApiError as error:
-                log.warning("jobs not listed", error=str(error))
-                await asyncio.sleep(2.0)
+    async def run(self, stop: asyncio.Event, *others: Coroutine[Any, Any, Any]) -> None:
+        """Work, with ``others`` beside it, until ``stop`` is set; then finish and tidy up.
 
-    async def _kopf(self) -> None:
-        # Without the CRD kopf would watch nothing for ever: the first list proves that it is there.
-        await self._listed.wait()
-        await self.kopf.run()
+        What is in flight is finished, the Lease released. Raises what made a part fail.
+        """
+        background = [informer.run() for informer in self.caches.informers]
+        tasks = [_task(c) for c in (*background, self.recorder.run(), *others)]
+        election = _task(self.leader.run())
+        terms = _task(self._terms(stop))
+        try:
+            await asyncio.wait([terms, election, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed = [task for task in (terms, election, *tasks) if _failed(task)]
+            await _cancel([terms])
+            await self.reports.close()
+            await self.recorder.flush()
+            await _cancel([election])
+            await self.leader.release()
+            await _cancel(tasks)
+        if failed:
+            failed[0].result()
 
     async def _terms(self, stop: asyncio.Event) -> None:
         """Lead whenever the Lease is ours, until told to stop."""
@@ -160,8 +136,10 @@ class Operator:
         try:
             while not stop.is_set():
                 acquired = _task(self.leader.acquired())
-                await asyncio.wait([acquired, stopped], return_when=asyncio.FIRST_COMPLETED)
-                await _cancel([acquired])
+                try:
+                    await asyncio.wait([acquired, stopped], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await _cancel([acquired])
                 if not stop.is_set():
                     await self._lead(stopped)
         finally:
@@ -176,35 +154,103 @@ class Operator:
                 work.result()
             if stopped.done() and not lost.done():
                 self.queue.close()
-                await asyncio.wait([work, lost], timeout=DRAIN_SECONDS)
+                await asyncio.wait(
+                    [work, lost], timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
         finally:
             await _cancel([lost, work])
 
     async def _work(self) -> None:
         """What only a leader does. Ends when the queue is closed and its workers are idle."""
         await self.caches.wait_synced()
-        # The leader before us may have written since our last look.
-        while True:
-            try:
-                await self.jobs.resync()
-                break
-            except ApiError as error:
-                log.warning("jobs not listed", error=str(error))
-                await asyncio.sleep(1.0)
+        await self._list_again()
         log.info("working", jobs=len(self.jobs.items), pods=len(self.caches.pods.items))
         self.controller.enqueue_all()
+        self.scheduler.reset()
         workers = [
             _task(self.queue.work(self.controller.handle)) for _ in range(self.settings.workers)
         ]
         cycles = [_task(self.scheduler.run()), _task(self.queue_status.run())]
         try:
-            drained = asyncio.gather(*workers)
-            await asyncio.wait([drained, *cycles], return_when=asyncio.FIRST_COMPLETED)
-            for task in cycles:
+            await asyncio.wait([*workers, *cycles], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*workers, *cycles):
                 if _failed(task):
                     task.result()
+            # The queue is closed: each worker ends with the key that it has.
+            await asyncio.wait(workers)
         finally:
             await _cancel([*workers, *cycles])
+
+    async def _list_again(self) -> None:
+        """See what the leader before us wrote since our last look."""
+        while True:
+            try:
+                return await self.jobs.resync()
+            except ApiError as error:
+                log.warning("jobs not listed", error=str(error))
+                await asyncio.sleep(1.0)
+
+
+class Operator:
+    """One process of the operator."""
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self.settings = settings
+        metrics = Metrics()
+        observe = metrics.observe_request
+        self._rest = Rest(connection, connections=settings.parallel + 32, observe=observe)
+        self._lease_rest = Rest(connection, timeout=settings.lease_seconds / 2, observe=observe)
+        self.core = Core(settings, self._rest, self._lease_rest, metrics)
+        self.kopf = KopfWatch(connection, self.core.jobs.take, settings.namespaces)
+        self.port: int | None = None
+        """Port of the HTTP endpoints, once they listen."""
+        self._listed = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._rest.close)
+            stack.push_async_callback(self._lease_rest.close)
+            await self._serve(stack)
+            await self.core.run(stop, self._resync(), self._kopf())
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        app = application(
+            metrics=self.core.metrics,
+            caches=self.core.caches,
+            jobs=self.core.jobs,
+            queue=self.core.queue,
+            ready=self._listed.is_set,
+            stuck_after=self.settings.watch_seconds * 1.25 + 70.0,
+        )
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, self.settings.host, self.settings.port).start()
+        self.port = runner.addresses[0][1]
+        log.info("listening", port=self.port)
+
+    async def _resync(self) -> None:
+        """List the jobs: first of all, and then again and again against watches that died."""
+        while True:
+            try:
+                await self.core.jobs.resync()
+                self._listed.set()
+            except ApiError as error:
+                log.warning("jobs not listed", error=str(error))
+                await asyncio.sleep(2.0)
+                continue
+            waited = 0.0
+            while waited < self.settings.resync_seconds:
+                await asyncio.sleep(min(DEAF_SECONDS, self.settings.resync_seconds))
+                waited += DEAF_SECONDS
+                if not self.kopf.alive:
+                    break
+
+    async def _kopf(self) -> None:
+        # Without the CRD kopf would watch nothing for ever: the first list proves that it is there.
+        await self._listed.wait()
+        await self.kopf.run()
 
 
 def _task(coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

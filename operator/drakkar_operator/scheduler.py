@@ -112,6 +112,12 @@ class Scheduler:
         """Whether the job waits for places."""
         return key in self._waiting
 
+    def reset(self) -> None:
+        """A term as leader begins: the jobs will ask again for what they need."""
+        self._waiting.clear()
+        self._told.clear()
+        self._uncertain.clear()
+
     async def run(self) -> None:
         """Judge whenever it may help, until cancelled."""
         while True:
@@ -157,7 +163,10 @@ class Scheduler:
                 continue
             total = totals.setdefault(job.spec.queue, {})
             for resource, amount in demand.requests.items():
+                if resource == "pods":
+                    continue
                 total[resource] = total.get(resource, 0) + amount * job.spec.replicas
+            total["pods"] = total.get("pods", 0) + job.spec.replicas
         return dict(totals)
 
     def counts(self, queue: str) -> tuple[int, int]:

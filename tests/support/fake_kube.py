@@ -553,15 +553,17 @@ class Kubelet:
         if kind == "DELETED":
             self.alive.discard(f"{meta['namespace']}/{meta['name']}")
             return
+        if self.delay:
+            await asyncio.sleep(self.delay)
         key = ("pods", meta["namespace"], meta["name"])
         current = self.kube.objects.get(key)
         if current is None or current["metadata"]["uid"] != meta["uid"]:
             return
-        if self.delay:
-            await asyncio.sleep(self.delay)
         if "deletionTimestamp" in meta:
             self.kube.remove(*key)
-        elif current["status"].get("phase") == "Pending" and current["spec"].get("nodeName"):
+        elif (current.get("status") or {}).get("phase") == "Pending" and current["spec"].get(
+            "nodeName"
+        ):
             self.kube.edit(*key, lambda pod: pod.update(status=running(self.ip)))
 
     def end(self, namespace: str, name: str, code: int, **status: Any) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from drakkar_operator.app import Core
 from drakkar_operator.cluster.rest import ApiError, Object
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.settings import Settings
-
 from support.fake_kube import JOBS, FakeKube, Kubelet, MemoryRest, node
 
 EPOCH = 1_800_000_000.0
@@ -80,7 +80,8 @@ class World:
 
     async def close(self) -> None:
         self._kubelet_task.cancel()
-        await asyncio.gather(self._kubelet_task, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await self._kubelet_task
 
     def job(self, name: str) -> Object:
         return self.kube.get(JOBS, name)

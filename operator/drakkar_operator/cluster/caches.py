@@ -1,7 +1,8 @@
 """The informers of everything that decisions need besides the jobs themselves."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from drakkar.constants import DEFAULT_LEVELS
@@ -28,9 +29,23 @@ def _queue_entry(raw: Object) -> QueueEntry:
 class Caches:
     """Pods of all jobs and of others (they take room too), nodes, queues, topologies, priorities."""
 
-    def __init__(self, rest: Rest, metrics: Metrics, *, watch_seconds: float = 120.0) -> None:
+    def __init__(
+        self,
+        rest: Rest,
+        metrics: Metrics,
+        *,
+        watch_seconds: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         def informer(path: str, projection: Any) -> Informer[Any]:
-            return Informer(rest, path, projection, metrics=metrics, watch_seconds=watch_seconds)
+            return Informer(
+                rest,
+                path,
+                projection,
+                metrics=metrics,
+                watch_seconds=watch_seconds,
+                clock=clock,
+            )
 
         self.pods: Informer[PodView] = informer(paths.PODS, project.pod)
         self.nodes: Informer[NodeView] = informer(paths.NODES, project.node)

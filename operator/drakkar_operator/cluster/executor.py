@@ -7,6 +7,7 @@ straight into the stores, so that the next plan sees them whatever the watches' 
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -79,6 +80,7 @@ class Executor:
         metrics: Metrics,
         worker: WorkerSettings,
         limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rest = rest
         self._check = check
@@ -89,7 +91,7 @@ class Executor:
         self._worker = worker
         self._limits = limits or Limits()
         self._slots = asyncio.Semaphore(self._limits.parallel)
-        self._bucket = TokenBucket(self._limits.rate, self._limits.rate)
+        self._bucket = TokenBucket(self._limits.rate, self._limits.rate, clock=clock)
 
     async def write_status(self, job: JobView, status: TrainingJobStatus) -> JobView:
         """Make this the job's status and return the job as it is then.

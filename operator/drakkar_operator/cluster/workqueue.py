@@ -17,6 +17,8 @@ from typing import Generic, TypeVar
 from drakkar_operator.cluster.backoff import Backoff
 
 K = TypeVar("K")
+SLACK = 1e-4
+"""A key due within it is due: timers may fire a rounding error too early."""
 
 
 class WorkQueue(Generic[K]):
@@ -154,7 +156,7 @@ class WorkQueue(Generic[K]):
             if self._due.get(key) != at:
                 heapq.heappop(self._heap)
                 continue
-            if at > now:
+            if at > now + SLACK:
                 return at - now
             heapq.heappop(self._heap)
             del self._due[key]

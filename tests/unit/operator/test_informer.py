@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pytest
+
 from drakkar_operator.cluster.backoff import Backoff
 from drakkar_operator.cluster.informer import Informer
 from drakkar_operator.cluster.rest import ApiError, Object, Rest

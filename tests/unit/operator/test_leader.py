@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from drakkar_operator.cluster.leader import Leader, LeaseTimes, NotLeaderError
 from drakkar_operator.cluster.rest import ApiError
 from support.fake_kube import FakeKube, Fault, MemoryRest, lost_connection

@@ -3,9 +3,10 @@
 import copy
 from typing import Any
 
-from drakkar_operator.cluster.merge import merge_patch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from drakkar_operator.cluster.merge import merge_patch
 
 leaves = st.one_of(st.integers(0, 3), st.text("ab", max_size=2), st.lists(st.integers(0, 2)))
 trees = st.recursive(

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from drakkar_operator.cluster.store import Store
 from hypothesis import given
 from hypothesis import strategies as st
+
+from drakkar_operator.cluster.store import Store
 
 Object = dict[str, Any]
 

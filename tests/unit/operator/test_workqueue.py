@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+
 from drakkar_operator.cluster.workqueue import QueueClosedError, WorkQueue
 
 pytestmark = pytest.mark.looptime(start=0)
