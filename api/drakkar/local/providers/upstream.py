@@ -61,14 +61,16 @@ class Upstream:
                 self._progress.note(f"Making cluster {self._paths.name} anew: {reason}")
             # Remains of a cluster without a usable record go, too.
             self._remove()
-            self._bring_up(self._new_state(request), request, programs)
+            self._bring_up(self._new_state(request, before=record), request, programs)
 
     def down(self) -> None:
         with state.locked(self._paths.lock):
             self._remove()
         self._paths.lock.unlink(missing_ok=True)
 
-    def _new_state(self, request: Request) -> ClusterState:
+    def _new_state(self, request: Request, before: ClusterState | None) -> ClusterState:
+        """A record for a new cluster, with the nodes asked for, else those there were before."""
+        default = before.topology if before else default_topology(DEFAULT_NODES)
         with state.locked(state_root() / ".index.lock"):
             taken = [other.index for other in state.all_states()]
             record = ClusterState(
@@ -77,7 +79,7 @@ class Upstream:
                 index=network.free_index(taken, network.host_routes()),
                 owner=owner(),
                 boot=boot_id(),
-                topology=request.topology or default_topology(DEFAULT_NODES),
+                topology=request.topology or default,
             )
             record.save(self._paths)
         return record
