@@ -56,7 +56,7 @@ class Settings:
     lease_seconds: float = 15.0
     report_port: int = 8600
     log_level: str = "info"
-    worker_image: str = "ghcr.io/drakkar/worker:latest"
+    worker_image: str = "drakkar/worker:0.1.0"
     worker_python: str = "python"
     worker_runtime_class: str | None = None
     worker_pull_policy: str | None = None

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     TRAINING = "Training"
     RECOVERING = "Recovering"
     FINISHED = "Finished"
+    SUSPENDING = "Suspending"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
     INVALID_SPEC = "InvalidSpec"

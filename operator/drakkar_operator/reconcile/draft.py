@@ -113,14 +113,14 @@ class Draft:
         return Plan(status, tuple(self.actions), self.request, self.requeue_after)
 
     def _phase(self) -> Phase:
-        for condition, phase in (
-            (cond.FAILED, "Failed"),
-            (cond.COMPLETE, "Complete"),
-            (cond.SUSPENDED, "Suspended"),
-            (cond.RUNNING, "Running"),
-        ):
-            if self.is_true(condition):
-                return phase  # type: ignore[return-value]
+        if self.is_true(cond.FAILED):
+            return "Failed"
+        if self.is_true(cond.COMPLETE):
+            return "Complete"
+        if self.job.spec.suspend:
+            return "Suspended"
+        if self.is_true(cond.RUNNING):
+            return "Running"
         if self.placement is None:
             return "Pending"
         return "Recovering" if self.job.status.start_time else "Starting"

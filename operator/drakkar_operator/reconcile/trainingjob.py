@@ -257,12 +257,16 @@ def _invalid(draft: Draft, seen: Observed) -> bool:
 def _suspended(draft: Draft, seen: Observed) -> bool:
     """A suspended job checkpoints and gives up its pods and its place."""
     if not seen.job.spec.suspend:
-        if draft.is_true(cond.SUSPENDED):
+        before = cond.find(draft.conditions, cond.SUSPENDED)
+        if before is not None and before.reason != Reason.RESUMED:
             draft.set(cond.SUSPENDED, "False", Reason.RESUMED, "spec.suspend is unset")
             draft.event("Normal", Reason.RESUMED, "the job may run again")
         return False
     message = "spec.suspend is set"
-    if draft.set(cond.SUSPENDED, "True", Reason.SUSPENDED, message):
+    if seen.pods:
+        # Only then may the spec be changed: these pods still run what it says now.
+        draft.set(cond.SUSPENDED, "False", Reason.SUSPENDING, f"{len(seen.pods)} pods leave")
+    elif draft.set(cond.SUSPENDED, "True", Reason.SUSPENDED, message):
         draft.event("Normal", Reason.SUSPENDED, message)
     draft.set(cond.ADMITTED, "False", Reason.SUSPENDED, message)
     if cond.find(draft.conditions, cond.RUNNING):

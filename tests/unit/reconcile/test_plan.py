@@ -278,7 +278,11 @@ def test_suspending_gives_up_pods_and_place_and_resuming_asks_anew() -> None:
     left = pod(0, phase="Failed", exit_code=75, running=False)
     cleared = plan(after(job(suspend=True), result), [left], NODES, None, NOW)
     assert deleted(cleared) == {"gpt-0": False}
-    resumed = plan(after(job(), result), [], NODES, None, NOW)
+    assert truth(cleared)["Suspended"] == "False", "a pod of the old spec is still there"
+    cleared = plan(after(job(suspend=True), cleared), [], NODES, None, NOW)
+    assert truth(cleared)["Suspended"] == "True"
+    assert events(cleared) == ["Suspended"]
+    resumed = plan(after(job(), cleared), [], NODES, None, NOW)
     assert resumed.request is not None
     assert truth(resumed)["Suspended"] == "False"
     assert events(resumed) == ["Resumed"]
