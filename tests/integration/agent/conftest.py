@@ -1,5 +1,6 @@
 """A gang of real agents on loopback addresses, one per replica."""
 
+import contextlib
 import json
 import os
 import random
@@ -103,10 +104,8 @@ class GangHarness:
     def kill_pod(self, replica: int) -> None:
         """As a lost pod: every process of it at once."""
         for pid in [*self.descendants(self.agents[replica].pid), self.agents[replica].pid]:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.agents[replica].wait()
 
     def descendants(self, pid: int) -> list[int]:
@@ -200,10 +199,8 @@ class GangHarness:
         for agent in self.started:
             if agent.poll() is None:
                 for pid in [*self.descendants(agent.pid), agent.pid]:
-                    try:
+                    with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
                 agent.wait()
 
 

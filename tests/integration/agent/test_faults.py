@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,9 +71,9 @@ def test_killed_agent_takes_its_trainers_with_it(make_gang):
     gang.agents[1].kill()
     gang.agents[1].wait()
     deadline = time.monotonic() + 2
-    while any(os.path.exists(f"/proc/{pid}") for pid in below) and time.monotonic() < deadline:
+    while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
         time.sleep(0.01)
-    running = [pid for pid in below if os.path.exists(f"/proc/{pid}")]
+    running = [pid for pid in below if Path(f"/proc/{pid}").exists()]
     assert not running
 
 
@@ -152,7 +153,7 @@ def test_older_incarnation_is_fenced(make_gang):
     gang.until(lambda r: r.state == "running" and r.epoch == 2)
     old.send_signal(signal.SIGCONT)
     assert old.wait(10) == 75
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in stuck)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in stuck)
     report = gang.until(lambda r: r.state == "complete")
     assert report.epoch == 2
     assert gang.exit_codes() == {0: 0, 1: 0}
@@ -241,9 +242,7 @@ def test_fork_server_killed(make_gang):
     gang = make_gang(2)
     gang.start_all()
     gang.at_step(10)
-    (server,) = [
-        pid for pid in gang.descendants(gang.agents[1].pid) if pid not in gang.trainers(1)
-    ]
+    (server,) = [pid for pid in gang.descendants(gang.agents[1].pid) if pid not in gang.trainers(1)]
     os.kill(server, signal.SIGKILL)
     report = gang.until(lambda r: r.state == "complete")
     assert gang.exit_codes() == {0: 0, 1: 0}

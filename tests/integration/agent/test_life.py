@@ -1,7 +1,5 @@
 """The plain life of a gang: it meets, trains, completes, and leaves nothing behind."""
 
-import time
-
 
 def test_four_replicas_complete(make_gang):
     gang = make_gang(4)

@@ -179,9 +179,7 @@ def test_one_that_has_completed_may_be_lost() -> None:
         pytest.param({2: BROKEN, 1: KILLED}, 1, "ProcessKilled", id="news of a follow-up first"),
         pytest.param({2: BROKEN, 1: BUG}, 1, "ProcessCrashed", id="bug after a follow-up"),
         pytest.param({2: BROKEN}, 2, "ProcessCrashed", id="a broken connection alone"),
-        pytest.param(
-            {2: Exit(signal=6), 1: BUG}, 1, "ProcessCrashed", id="NCCL's watchdog aborts"
-        ),
+        pytest.param({2: Exit(signal=6), 1: BUG}, 1, "ProcessCrashed", id="NCCL's watchdog aborts"),
         pytest.param(
             {0: Exit(code=1, age_seconds=0.1), 2: Exit(code=1, age_seconds=0.5)},
             2,

@@ -87,6 +87,8 @@ class World:
         pod = Pod(replica, f"pod-{self.count}", born, self.now)
         if replica == 0:
             self.gang = Gang(self.config, pod.name, TIMING, self.now, Clock(offset=0))
+            if not any(peer.epoch for peer in self.pods[1:]):
+                self.starts.clear()  # Nobody is left who could tell the new one of earlier epochs.
         return pod
 
     def tick(self) -> None:
@@ -150,7 +152,6 @@ class World:
             case Start(epoch):
                 previous = self.starts.get((epoch, pod.replica))
                 if previous is not None and not self.is_frozen(previous):
-                    # Epochs begin anew only when no pod is left that knew one.
                     running = previous.alive and previous.code is None and previous.epoch == epoch
                     assert not running, f"replica {pod.replica} runs twice in epoch {epoch}"
                 self.starts[epoch, pod.replica] = pod

@@ -31,6 +31,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from drakkar_workers.agent.syscalls import die_with_parent, set_name
+from drakkar_workers.agent.warm import run_script, script_arguments
 
 PRELOAD_MODULE = "drakkar_workers.train.preload"
 TRAINER_MODULE = "drakkar_workers.train"
@@ -135,16 +136,13 @@ class ForkServer:
                 os.close(descriptor)
             os.environ.update(env)
             set_name(f"rank-{env.get('RANK', '')}")
-            if argv is not None:
-                signal.signal(
-                    signal.SIGPIPE, signal.SIG_DFL
-                )  # Python ignores it, others rely on it
+            script = script_arguments(argv, os.environ) if argv is not None else None
+            if argv is not None and script is None:
+                # Python ignores it, other programs rely on it.
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 _exec(list(argv))
             faulthandler.register(DUMP_SIGNAL, all_threads=True)
-            if script is not None:
-                code = run_script(script)
-            else:
-                code = int(importlib.import_module(TRAINER_MODULE).main([]))
+            code = run_script(script) if script is not None else _train()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
@@ -155,6 +153,10 @@ class ForkServer:
                 with contextlib.suppress(Exception):
                     stream.flush()
             os._exit(code)
+
+
+def _train() -> int:
+    return int(importlib.import_module(TRAINER_MODULE).main([]))
 
 
 def _exec(argv: list[str]) -> NoReturn:

@@ -1,0 +1,198 @@
+"""A trainer process is killed: how long until the next step? The agent against torchrun.
+
+Both run the same script, ``recovery_script.py``, with two ranks over gloo on this machine; the agent
+also runs Drakkar's own trainer. One rank gets SIGKILL in the middle between two checkpoints, and the
+clock runs until the first step that is done again. Run it with nothing else on the machine::
+
+    python tests/bench/recovery.py [--kills 5] [--only agent,torchrun,trainer]
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drakkar.protocol import GangConfig
+
+EVERY = 20
+WORDS = ("the", "of", "and", "to", "in", "that", "it", "is", "was", "for", "on", "are", "as")
+
+
+def gang_config(folder: Path, port: int) -> GangConfig:
+    """Two ranks in one pod, as torchrun has them on one node."""
+    return GangConfig(
+        job="bench",
+        namespace="default",
+        uid="bench",
+        replicas=1,
+        processes_per_replica=2,
+        coordinator="127.0.0.1",
+        agent_port=port,
+        rendezvous_port=port + 1,
+        recipe="pretrain",
+        recipe_config={
+            "model": {"layers": 2, "hidden": 64, "heads": 2},
+            "data": {"source": str(folder / "text.txt")},
+            "steps": 100_000,
+            "warmupSteps": 0,
+            "sequenceLength": 64,
+            "batchSize": 8,
+            "evalEvery": 100_000,
+        },
+        checkpoint_dir=str(folder / "checkpoints" / "bench"),
+        checkpoint_root=str(folder / "checkpoints"),
+        checkpoint_every=EVERY,
+        in_place_restarts=1000,
+    )
+
+
+SCRIPT = Path(__file__).with_name("recovery_script.py")
+
+
+def command(name: str, folder: Path) -> list[str]:
+    """What runs the ranks: an entry point of training pods, or torchrun with as many restarts."""
+    script = [str(SCRIPT), str(folder), str(EVERY)]
+    agent = [sys.executable, "-m", "drakkar_workers.agent"]
+    match name:
+        case "agent":
+            return [*agent, "--", sys.executable, *script]
+        case "trainer":
+            return agent
+        case _:
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            return [*torchrun, "--nproc-per-node=2", "--max-restarts=1000", *script]
+
+
+def measure(name: str, kills: int) -> list[float]:
+    """Seconds from each kill to the first step done again."""
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="drakkar-bench-") as directory:
+        folder = Path(directory)
+        (folder / "checkpoints").mkdir()
+        rng = random.Random(7)
+        text = " ".join(rng.choice(WORDS) for _ in range(40_000))
+        (folder / "text.txt").write_text(text)
+        config = gang_config(folder, random.randrange(20_000, 30_000))
+        env = {
+            **os.environ,
+            "DRAKKAR_GANG": config.model_dump_json(by_alias=True),
+            "DRAKKAR_REPLICA_INDEX": "0",
+            "DRAKKAR_POD_NAME": "bench-0",
+            "DRAKKAR_POD_UID": "bench",
+            "DRAKKAR_NODE_NAME": "here",
+            "DRAKKAR_AGENT_BIND": "127.0.0.1",
+            "DRAKKAR_TERMINATION_LOG": str(folder / "termination"),
+            "DRAKKAR_CACHE": str(folder / "cache"),
+            "DRAKKAR_WARM": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        with (folder / "log").open("wb") as log:
+            runner = subprocess.Popen(
+                command(name, folder), env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder
+            )
+        metrics = folder / "steps.jsonl"
+        if name == "trainer":
+            metrics = Path(config.checkpoint_dir or "") / "metrics.jsonl"
+        try:
+            for number in range(kills):
+                reached = middle_of_interval(metrics, runner)
+                victim = max(trainers(runner.pid))
+                killed = time.time()
+                os.kill(victim, signal.SIGKILL)
+                again = wait_for(
+                    metrics, runner, lambda e, r=reached, k=killed: e["step"] <= r and e["time"] > k
+                )
+                seconds.append(again["time"] - killed)
+                print(f"{name}: kill {number + 1}: {seconds[-1]:.3f} s", flush=True)
+        except AssertionError:
+            print((folder / "log").read_text()[-3000:], file=sys.stderr)
+            raise
+        finally:
+            for pid in [*descendants(runner.pid), runner.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            runner.wait()
+    return seconds
+
+
+def middle_of_interval(metrics: Path, runner: subprocess.Popen[bytes]) -> int:
+    """Wait until the training is halfway to its next checkpoint; the step it is at."""
+    began = time.time()
+    entry = wait_for(
+        metrics, runner, lambda e: e["time"] > began + 1 and e["step"] % EVERY == EVERY // 2
+    )
+    return int(entry["step"])
+
+
+def wait_for(
+    metrics: Path, runner: subprocess.Popen[bytes], wanted: Callable[[dict[str, float]], bool]
+) -> dict[str, float]:
+    """The first newly written step that is as wanted."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        assert runner.poll() is None, f"ended with {runner.returncode}"
+        lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
+        for line in reversed([line for line in lines[-200:] if line.endswith("\n")]):
+            entry = json.loads(line)
+            if entry["step"] and wanted(entry):
+                return dict(entry)
+        time.sleep(0.01)
+    raise AssertionError("not seen within 180 s")
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found, queue = [], [pid]
+    while queue:
+        above = queue.pop()
+        below = [child for child, parent in parents.items() if parent == above]
+        found += below
+        queue += below
+    return found
+
+
+def trainers(runner: int) -> list[int]:
+    """The processes that are ranks: the lowest ones, whichever way they were started."""
+    found = []
+    for pid in descendants(runner):
+        children = set(descendants(pid))
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if not children and (b"forkserver" in command or SCRIPT.name.encode() in command):
+            found.append(pid)
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--only", default="agent,torchrun,trainer")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",")
+    results = {name: measure(name, arguments.kills) for name in names}
+    print(f"{'killed -> next step':<22}{'median s':>10}{'best s':>10}{'worst s':>10}")
+    for name, seconds in results.items():
+        middle = statistics.median(seconds)
+        print(f"{name:<22}{middle:>10.3f}{min(seconds):>10.3f}{max(seconds):>10.3f}")
+    if {"agent", "torchrun"} <= results.keys():
+        ratio = statistics.median(results["torchrun"]) / statistics.median(results["agent"])
+        print(f"the agent is {ratio:.0f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
