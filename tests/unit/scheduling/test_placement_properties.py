@@ -173,13 +173,13 @@ def test_finer_levels_are_near_the_best_possible() -> None:
     """Over many random clusters: fewest racks always, fewest hosts below them nearly always."""
     chance = random.Random(11)
     worse = total = 0
-    for _ in range(400):
+    for _ in range(250):
         nodes, pods = [], []
-        for at in range(6):
-            nodes.append(node(f"n{at}", f"z/a/{chance.randint(1, 3)}", gpus=4))
+        for at in range(7):
+            nodes.append(node(f"n{at}", f"z/{chance.randint(1, 2)}/{chance.randint(1, 3)}", gpus=4))
             if taken := chance.randint(0, 3):
                 pods.append(pod(f"p{at}", f"n{at}", taken))
-        snap, request = snapshot(nodes, pods), gang(chance.randint(2, 5))
+        snap, request = snapshot(nodes, pods), gang(chance.randint(4, 7))
         answer = place(snap, request)
         if isinstance(answer, Unplaced):
             continue
@@ -196,8 +196,8 @@ def test_finer_levels_are_near_the_best_possible() -> None:
         )
         total += 1
         worse += spread(snap, answer.nodes.values()) != best
-    assert total > 200
-    assert worse <= total * 0.02, f"{worse} of {total} are not the best possible"
+    assert total > 150
+    assert worse <= total * 0.005, f"{worse} of {total} are not the best possible"
 
 
 @settings(max_examples=200, deadline=None)
