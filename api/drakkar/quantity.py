@@ -2,6 +2,7 @@
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from typing import Final
 
 _SUFFIX: Final = {
@@ -25,6 +26,7 @@ def parse(quantity: int | float | str) -> Decimal:
     return Decimal(number + (exponent or "")) * _SUFFIX[suffix or ""]
 
 
+@lru_cache(maxsize=8192)
 def amount(resource: str, quantity: int | float | str) -> int:
     """The quantity in whole units, rounded up: millicores for cpu, else bytes or counts."""
     value = parse(quantity) * (1000 if resource == "cpu" else 1)
