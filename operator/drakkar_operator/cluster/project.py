@@ -15,11 +15,6 @@ from drakkar_operator.scheduling.request import host_ports
 Object = Mapping[str, Any]
 
 
-@lru_cache(maxsize=8192)
-def _amount(resource: str, quantity: int | float | str) -> int:
-    return amount(resource, quantity)
-
-
 @lru_cache(maxsize=4096)
 def _shared(items: tuple[tuple[str, int], ...]) -> Amounts:
     # Thousands of pods request the same: they share one mapping.
@@ -34,7 +29,7 @@ def epoch(text: str) -> float:
 
 def amounts(raw: Mapping[str, Any] | None) -> dict[str, int]:
     """Quantities as integers: millicores for cpu, bytes or counts for the rest."""
-    return {name: _amount(name, value) for name, value in (raw or {}).items()}
+    return {name: amount(name, value) for name, value in (raw or {}).items()}
 
 
 def pod_requests(raw: Object) -> Amounts:
@@ -70,7 +65,7 @@ def _resized(container: Object, status: Object | None) -> Object:
         ):
             for name, quantity in (other or {}).items():
                 if quantity != larger.get(name) and (
-                    name not in larger or _amount(name, quantity) > _amount(name, larger[name])
+                    name not in larger or amount(name, quantity) > amount(name, larger[name])
                 ):
                     larger[name] = quantity
     if larger == asked:

@@ -240,7 +240,7 @@ async def test_two_gangs_that_fit_one_at_a_time_never_half_start(world: World):
         for name in names:
             world.kube.put(JOBS, training_job(name, replicas=3, accelerators=gpus))
         for left in (2, 1):
-            await world.until(lambda: any(world.phase(n) == "Running" for n in names))
+            await world.until(lambda both=names: any(world.phase(n) == "Running" for n in both))
             running = [n for n in names if world.phase(n) == "Running"]
             assert len(running) == 1
             other = [n for n in names if n not in running and world.phase(n) != "Complete"]
