@@ -89,6 +89,8 @@ class Scheduler:
         self._told: dict[str, float] = {}
         self._uncertain: set[str] = set()
         self._wake = asyncio.Event()
+        self._reminder: asyncio.TimerHandle | None = None
+        """Set while reasons wait to be written."""
         self._state = ClusterState(caches.levels)
         caches.pods.subscribe(self._on_pod)
         caches.nodes.subscribe(self._on_node)
@@ -285,7 +287,8 @@ class Scheduler:
             now = self._clock()
             left = self._told.get(key, float("-inf")) + self._pace.reason - now
             if left > 0:
-                asyncio.get_running_loop().call_later(left, self._wake.set)
+                if self._reminder is None:
+                    self._reminder = asyncio.get_running_loop().call_later(left, self._remind)
                 return
             self._told[key] = now
         before = job.status.placement
@@ -297,6 +300,10 @@ class Scheduler:
             self.withdraw(key)
             self._queue.add(key)
         await self._executor.apply(job, plan.actions, pinned=False)
+
+    def _remind(self) -> None:
+        self._reminder = None
+        self._wake.set()
 
     async def _settle(self) -> None:
         """Find out about decisions whose writes got no answer. Raises ApiError if it can't."""

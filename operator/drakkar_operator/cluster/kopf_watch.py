@@ -18,6 +18,7 @@ from drakkar_operator.cluster.connection import Connection
 from drakkar_operator.cluster.rest import Object
 
 STOP_SECONDS = 10.0
+LOGIN_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 
@@ -44,7 +45,6 @@ class KopfWatch:
         self._connection = connection
         self._take = take
         self._thread: threading.Thread | None = None
-        self._token: str | None = None
 
     @property
     def alive(self) -> bool:
@@ -56,8 +56,6 @@ class KopfWatch:
         backoff = Backoff(base=1.0, cap=30.0)
         loop = asyncio.get_running_loop()
         while True:
-            if self._connection.authorization is not None:
-                self._token = await self._connection.authorization()
             ended = asyncio.Event()
             stop = threading.Event()
             self._thread = threading.Thread(
@@ -85,7 +83,11 @@ class KopfWatch:
         def take(kind: str | None, raw: Object) -> None:
             loop.call_soon_threadsafe(self._take, kind, raw)
 
-        handlers.register(registry, take=take, login=self._login, configure=_configure)
+        def login() -> kopf.ConnectionInfo:
+            # kopf calls it in a worker thread: at first and when its token was refused.
+            return asyncio.run_coroutine_threadsafe(self._login(), loop).result(LOGIN_SECONDS)
+
+        handlers.register(registry, take=take, login=login, configure=_configure)
         settings = kopf.OperatorSettings()
         _configure(settings)
         try:
@@ -104,8 +106,11 @@ class KopfWatch:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(ended.set)
 
-    def _login(self) -> kopf.ConnectionInfo:
-        scheme, _, token = (self._token or "").partition(" ")
+    async def _login(self) -> kopf.ConnectionInfo:
+        header = None
+        if self._connection.authorization is not None:
+            header = await self._connection.authorization()
+        scheme, _, token = (header or "").partition(" ")
         return kopf.ConnectionInfo(
             server=self._connection.server,
             ca_path=self._connection.ca_file,
