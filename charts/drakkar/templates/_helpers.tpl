@@ -60,7 +60,7 @@ app.kubernetes.io/part-of: drakkar
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, create]
+  verbs: [get, create, delete] # delete: what a deleted job of the same name left
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get]
