@@ -164,9 +164,15 @@ class Executor:
         except ApiError as error:
             if error.status != 409:
                 raise _refused(error, f"service {body['metadata']['name']}") from error
-        found = await self._find(f"{collection}/{body['metadata']['name']}")
-        if found is None or _label(found, LABEL_JOB_UID) != job.uid:
-            raise self._taken(job, "Service", body["metadata"]["name"], found)
+        path = f"{collection}/{body['metadata']['name']}"
+        found = await self._find(path)
+        if found is not None and _label(found, LABEL_JOB_UID) == job.uid:
+            return
+        if found is not None and _of_namesake(found, job):
+            await self._clear_away(path, found)
+            await self._write(lambda: self._rest.post(collection, body, _MANAGER))
+            return
+        raise self._taken(job, "Service", body["metadata"]["name"], found)
 
     async def _create_pod(self, job: JobView, action: CreatePod, pinned: bool) -> None:
         body = training_pod(job, action.replica, action.node, self._worker, pinned=pinned)
@@ -186,6 +192,11 @@ class Executor:
                 # still going away, and its deletion will wake the job.
                 self._pods.upsert(found)
                 return
+            if found is not None and _of_namesake(found, job):
+                if "deletionTimestamp" not in found["metadata"]:
+                    await self._clear_away(f"{collection}/{name}", found)
+                message = f"pod {name} of the job that had this name before is going away"
+                raise RefusedError(message, permanent=False) from error
             raise self._taken(job, "Pod", name, found) from error
         self._pods.upsert(raw)
         self._metrics.pods_created.inc()
@@ -225,6 +236,15 @@ class Executor:
         if found is not None:
             self._jobs.upsert(found)
 
+    async def _clear_away(self, path: str, raw: Object) -> None:
+        """Delete what the garbage collector has not got to yet."""
+        body = {"preconditions": {"uid": raw["metadata"]["uid"]}}
+        try:
+            await self._write(lambda: self._rest.delete(path, body))
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
     async def _find(self, path: str) -> Object | None:
         try:
             return await retrying(lambda: self._rest.get(path), attempts=self._limits.attempts)
@@ -263,6 +283,14 @@ def _refused(error: ApiError, what: str) -> Exception:
 def _label(raw: Object, name: str) -> str | None:
     labels: dict[str, str] = raw["metadata"].get("labels") or {}
     return labels.get(name)
+
+
+def _of_namesake(raw: Object, job: JobView) -> bool:
+    """Whether an object belonged to a job of this name that is gone: names are unique."""
+    return any(
+        owner["kind"] == "TrainingJob" and owner["name"] == job.name and owner["uid"] != job.uid
+        for owner in raw["metadata"].get("ownerReferences") or ()
+    )
 
 
 def _owner(raw: Object) -> str:

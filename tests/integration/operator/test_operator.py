@@ -220,6 +220,8 @@ async def lab(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Lab]:
     await lab.close()
     for job in (await rest.get(JOBS))["items"]:
         await rest.delete(f"{JOBS}/{job['metadata']['name']}")
+    # The garbage collector learns of new kinds late: the pods are not left to it.
+    await rest.delete(PODS)
     async with asyncio.timeout(30):
         while await lab.pods():
             await asyncio.sleep(0.2)

@@ -302,3 +302,23 @@ async def test_a_deleted_job_is_forgotten(world: World):
     world.kube.put(JOBS, training_job("a"))
     await world.until(lambda: world.phase("a") == "Running", 10)
     await process.terminate()
+
+
+async def test_a_job_deleted_and_applied_again_does_not_wait_for_the_garbage_collector(
+    world: World,
+):
+    process = Process(world.kube)
+    world.kube.put(JOBS, training_job("a"))
+    await world.until(lambda: world.phase("a") == "Running")
+    first = world.job("a")
+    # Only the job goes; what it owned is still there when its namesake comes.
+    world.kube.objects.pop((JOBS, "default", "a"))
+    world.kube._event(JOBS, "DELETED", first)
+    world.kube.put(JOBS, training_job("a"))
+    await world.until(lambda: world.phase("a") == "Running", 30)
+    uid = world.job("a")["metadata"]["uid"]
+    assert uid != first["metadata"]["uid"]
+    owned = [*world.pods("a"), world.kube.get("services", "a")]
+    assert {o["metadata"]["ownerReferences"][0]["uid"] for o in owned} == {uid}
+    assert "NameTaken" not in [e["reason"] for e in world.kube.all("events.events.k8s.io")]
+    await process.terminate()
