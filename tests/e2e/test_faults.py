@@ -18,8 +18,9 @@ def assert_continued(history: list[Object], total: int, restarts: int) -> None:
     """The record of steps is a chain of epochs, each from the checkpoint that was the last.
 
     Within an epoch every step follows the one before. An epoch starts right after a multiple of
-    the checkpoint interval, and repeats no more than the steps since the last one: with writing in
-    the background that is at most two intervals. The loss goes on where it was.
+    the checkpoint interval, or where the last one ended if that could save on its way out. It
+    repeats no more than the steps since the last checkpoint: with writing in the background that
+    is at most two intervals. The loss goes on where it was.
     """
     epochs = [list(records) for _, records in itertools.groupby(history, key=lambda r: r["epoch"])]
     assert len(epochs) >= restarts + 1
@@ -28,7 +29,7 @@ def assert_continued(history: list[Object], total: int, restarts: int) -> None:
         assert steps == list(range(steps[0], steps[0] + len(steps)))
     for before, now in itertools.pairwise(epochs):
         first, reached = now[0]["step"], before[-1]["step"]
-        assert (first - 1) % EVERY == 0, f"epoch starts at step {first}"
+        assert first == reached + 1 or (first - 1) % EVERY == 0, f"epoch starts at step {first}"
         assert first <= reached + 1
         assert reached - (first - 1) <= 2 * EVERY, f"steps {first} to {reached} were repeated"
         around = [record["loss"] for record in before if abs(record["step"] - first) < EVERY]
