@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from drakkar_workers.channel import send_step
+
 folder, every = Path(sys.argv[1]), int(sys.argv[2])
 dist.init_process_group("gloo")
 rank = dist.get_rank()
@@ -19,6 +21,7 @@ with (folder / "steps.jsonl").open("a") as log:
         dist.all_reduce(weights["w"])
         weights["step"] += 1
         step = int(weights["step"])
+        send_step(rank=rank, step=step, total_steps=1_000_000)
         if rank == 0:
             print(json.dumps({"time": time.time(), "step": step}), file=log, flush=True)
             if step % every == 0:
