@@ -23,7 +23,7 @@ from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
-from drakkar_operator.reconcile.trainingjob import Context, CreationError
+from drakkar_operator.reconcile.observed import Context, CreationError
 from drakkar_operator.scheduler import Scheduler
 
 log = structlog.get_logger(__name__)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from drakkar.local.install import install
 
 from drakkar.local import Cluster
+from drakkar.local.install import install
 from support.lab import Lab
 from support.platform import Platform
 

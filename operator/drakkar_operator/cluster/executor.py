@@ -32,7 +32,7 @@ from drakkar_operator.reconcile.actions import (
     EnsureService,
     RecordEvent,
 )
-from drakkar_operator.reconcile.trainingjob import CreationError
+from drakkar_operator.reconcile.observed import CreationError
 from drakkar_operator.render.pods import training_pod
 from drakkar_operator.render.services import headless
 from drakkar_operator.render.settings import WorkerSettings

@@ -1,6 +1,6 @@
 """What a plan asks the executor to do, in order, after the status is written."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from drakkar.v1alpha1.trainingjob import TrainingJobStatus
@@ -56,4 +56,3 @@ class Plan:
     """Ranks that need the scheduler."""
     requeue_after: float | None = None
     """Seconds until the job must be looked at again even if nothing happens."""
-    notes: tuple[str, ...] = field(default=(), repr=False)

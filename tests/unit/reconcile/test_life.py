@@ -10,7 +10,8 @@ from drakkar.protocol import Member, Report
 from drakkar.v1alpha1.trainingjob import Placement, Progress
 from drakkar_operator.model import JobView, PodView
 from drakkar_operator.reconcile.actions import CreatePod, DeletePod, Plan
-from drakkar_operator.reconcile.trainingjob import Context, placed, plan, unplaced
+from drakkar_operator.reconcile.observed import Context
+from drakkar_operator.reconcile.trainingjob import placed, plan, unplaced
 from support.jobs import NOW, after, job, node, pod
 
 NODES = ("a", "b", "c", "d")

@@ -10,14 +10,9 @@ from drakkar.protocol import Failure
 from drakkar.v1alpha1 import TrainingJobStatus
 from drakkar.v1alpha1.trainingjob import CheckpointRecord, Placement, Restart
 from drakkar_operator.reconcile.actions import DeleteJob, EnsureService, Plan
+from drakkar_operator.reconcile.observed import Context, CreationError
 from drakkar_operator.reconcile.restarts import KEPT
-from drakkar_operator.reconcile.trainingjob import (
-    Context,
-    CreationError,
-    placed,
-    plan,
-    unplaced,
-)
+from drakkar_operator.reconcile.trainingjob import placed, plan, unplaced
 from support.jobs import (
     NODES,
     NOW,

@@ -1,0 +1,119 @@
+"""Making the gang whole, and saying whether it trains or what it waits for."""
+
+from drakkar_operator.reconcile import conditions as cond
+from drakkar_operator.reconcile.actions import CreatePod, DeletePod, EnsureService
+from drakkar_operator.reconcile.conditions import Reason
+from drakkar_operator.reconcile.demand import gang_request
+from drakkar_operator.reconcile.draft import Draft
+from drakkar_operator.reconcile.losses import delete_pods
+from drakkar_operator.reconcile.observed import Observed
+from drakkar_operator.reconcile.restarts import avoided_nodes, backoff_left
+
+
+def complete_gang(draft: Draft, seen: Observed) -> None:
+    """Create the pods that are missing, or ask the scheduler for places."""
+    held = set(seen.by_replica)
+    missing = tuple(r for r in range(seen.job.spec.replicas) if r not in held)
+    error = seen.context.creation_error
+    if error is not None and error.permanent:
+        draft.fail(Reason.INVALID_SPEC, f"the API server refuses the pods: {error.message}")
+        delete_pods(draft, seen, seen.live)
+        return
+    if draft.placement is None:
+        if not seen.pods:
+            _ask_for_places(draft, seen, missing)
+        return
+    if not missing or (seen.scope == "gang" and any(pod.deleting for pod in seen.pods)):
+        return
+    # A rank that ended well can't meet its successors: it has to come back with them.
+    for pod in seen.pods:
+        if pod.phase == "Succeeded" and not pod.deleting:
+            draft.delete(pod.name, pod.uid)
+    wait = backoff_left(draft.restarts, seen.job.spec.fault_tolerance, seen.now)
+    if wait > 0:
+        draft.look_again_in(wait)
+        return
+    avoid = avoided_nodes(draft.restarts, seen.now)
+    places = draft.placement.nodes
+    unusable = tuple(r for r in missing if not _usable(seen, places[r], avoid))
+    if unusable:
+        fixed = {r: node for r, node in enumerate(places) if r not in unusable}
+        draft.request = gang_request(seen.job, unusable, fixed=fixed, avoid=avoid)
+        return
+    draft.actions.append(EnsureService())
+    draft.actions.extend(CreatePod(replica, places[replica]) for replica in missing)
+
+
+def judge_running(draft: Draft, seen: Observed) -> None:
+    """Whether the whole gang trains now, and if not, what it waits for."""
+    if draft.placement is None:
+        if draft.is_true(cond.RUNNING):
+            draft.set(cond.RUNNING, "False", Reason.RECOVERING, "the gang waits for room")
+        return
+    lost = any(isinstance(action, DeletePod) for action in draft.actions)
+    whole = draft.ready_replicas == seen.job.spec.replicas and not lost
+    if whole and seen.job.spec.runtime == "torch":
+        # Without a report, just after a restart of the operator, no news is no change.
+        whole = seen.report.state == "running" if seen.report else draft.is_true(cond.RUNNING)
+    if whole:
+        if draft.set(cond.RUNNING, "True", Reason.TRAINING, "all replicas train"):
+            again = seen.job.status.start_time is not None
+            draft.event("Normal", "Recovered" if again else "Started", "all replicas train")
+        draft.started = True
+        return
+    started = seen.job.status.start_time is not None
+    reason = Reason.RECOVERING if started else Reason.STARTING
+    draft.set(cond.RUNNING, "False", reason, _waiting_for(draft, seen))
+
+
+def wait(draft: Draft, reason: Reason, message: str) -> None:
+    """Not admitted, for this reason; the user is told when the reason changes."""
+    news = draft.pending_reason != message
+    draft.pending_reason = message[:2048]
+    draft.set(cond.ADMITTED, "False", reason, message)
+    if news:
+        draft.event("Normal" if reason is Reason.WAITING else "Warning", reason, message)
+
+
+def _ask_for_places(draft: Draft, seen: Observed, missing: tuple[int, ...]) -> None:
+    """Everything the gang waits for, besides room, is looked at first."""
+    if not seen.context.queue_found:
+        wait(
+            draft,
+            Reason.QUEUE_NOT_FOUND,
+            f"spec.queue: there is no Queue named {seen.job.spec.queue!r}; "
+            "create it or name another (kubectl get queues)",
+        )
+    elif seen.context.claim_problem is not None:
+        wait(draft, Reason.CLAIM_NOT_FOUND, seen.context.claim_problem)
+        draft.look_again_in(5.0)
+    else:
+        draft.request = gang_request(
+            seen.job, missing, avoid=avoided_nodes(draft.restarts, seen.now)
+        )
+
+
+def _usable(seen: Observed, name: str, avoid: frozenset[str]) -> bool:
+    node = seen.nodes.get(name)
+    return node is not None and node.ready and not node.unschedulable and name not in avoid
+
+
+def _waiting_for(draft: Draft, seen: Observed) -> str:
+    """What keeps the gang from training, most telling first."""
+    total = seen.job.spec.replicas
+    parts = [f"{draft.ready_replicas} of {total} pods run"]
+    if seen.context.creation_error is not None:
+        parts.append(f"pods can't be created: {seen.context.creation_error.message}")
+    usual = ("", "ContainerCreating", "PodInitializing")
+    parts.extend(
+        f"{pod.name}: {pod.waiting_reason}"
+        for pod in sorted(seen.pods, key=lambda pod: pod.replica or 0)
+        if pod.waiting_reason not in usual
+    )
+    if seen.report is not None:
+        absent = [m.pod for m in seen.report.members if m.state == "missing"]
+        if absent:
+            parts.append(f"no agent yet on {', '.join(absent[:5])}")
+        elif draft.ready_replicas == total:
+            parts.append("the agents meet")
+    return "; ".join(parts)

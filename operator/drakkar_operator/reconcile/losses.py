@@ -1,0 +1,128 @@
+"""Pods that a gang loses: recorded with their cause, cleared away, counted."""
+
+from collections.abc import Sequence
+
+from drakkar.v1alpha1.trainingjob import Restart
+from drakkar_operator.model import PodView
+from drakkar_operator.reconcile import conditions as cond
+from drakkar_operator.reconcile.conditions import Reason
+from drakkar_operator.reconcile.draft import Draft
+from drakkar_operator.reconcile.failures import Loss, deleted_pod, failed_pod, on_lost_node
+from drakkar_operator.reconcile.observed import Observed
+from drakkar_operator.reconcile.restarts import at, merge
+from drakkar_operator.render.pods import pod_name
+
+
+def record_losses(draft: Draft, seen: Observed) -> None:
+    """Put every lost pod on record with its cause, and clear it away."""
+    restarting = False
+    for pod in seen.pods:
+        loss = _loss(draft, seen, pod)
+        if loss is not None:
+            restarting = True
+            restart = Restart(
+                id=pod.uid,
+                time=at(seen.now),
+                scope=seen.scope,
+                reason=loss.reason,
+                message=loss.message,
+                replica=pod.replica,
+                node=pod.node,
+                counted=loss.counted,
+            )
+            record(draft, [restart])
+        dead_node = on_lost_node(pod, seen.nodes) is not None and not seen.vouched(pod)
+        if dead_node:
+            draft.delete(pod.name, pod.uid, force=True)
+        elif (pod.phase == "Failed" or _misplaced(draft, pod)) and not pod.deleting:
+            draft.delete(pod.name, pod.uid)
+    if restarting and seen.scope == "gang":
+        delete_pods(draft, seen, [pod for pod in seen.pods if pod.phase != "Failed"])
+
+
+def record_vanished(draft: Draft, seen: Observed) -> None:
+    """Pods of a running gang that are gone without a trace: deleted by force, or unseen.
+
+    The condition is still that of the last look; it turns False with this record, which is so made
+    once.
+    """
+    running = cond.find(draft.conditions, cond.RUNNING)
+    if draft.placement is None or running is None or running.status != "True":
+        return
+    since = int(running.last_transition_time.timestamp())
+    for replica in sorted(set(range(seen.job.spec.replicas)) - set(seen.by_replica)):
+        name, node = pod_name(seen.job.name, replica), draft.placement.nodes[replica]
+        lost = Restart(
+            id=f"{name}-{since}",
+            time=at(seen.now),
+            scope=seen.scope,
+            reason="PodDeleted",
+            message=f"{name} on {node}: the pod is gone without a trace",
+            replica=replica,
+            node=node,
+            counted=False,
+        )
+        record(draft, [lost])
+        if seen.scope == "gang":
+            delete_pods(draft, seen, seen.live)
+
+
+def out_of_restarts(draft: Draft, seen: Observed) -> bool:
+    """Only the budget of counted restarts ends a job that could go on."""
+    allowed = seen.job.spec.fault_tolerance.max_restarts
+    if draft.restart_count <= allowed:
+        return False
+    last = next((r for r in reversed(draft.restarts) if r.counted), None)
+    cause = f"; the last: {last.reason}: {last.message}" if last else ""
+    draft.fail(
+        Reason.RESTARTS_EXCEEDED,
+        f"{draft.restart_count} failures, maxRestarts is {allowed}{cause}",
+    )
+    delete_pods(draft, seen, seen.live)
+    return True
+
+
+def record(draft: Draft, restarts: Sequence[Restart]) -> None:
+    """Add interruptions that are not on record yet."""
+    draft.restarts, new = merge(draft.restarts, restarts)
+    for restart in new:
+        draft.restart_count += restart.counted
+        draft.event("Warning", restart.reason, restart.message)
+
+
+def delete_pods(draft: Draft, seen: Observed, pods: Sequence[PodView]) -> None:
+    """Delete pods that still run: gracefully, or by force where no kubelet would answer."""
+    for pod in pods:
+        lost = on_lost_node(pod, seen.nodes) is not None
+        if lost or not pod.deleting:
+            draft.delete(pod.name, pod.uid, force=lost)
+
+
+def _loss(draft: Draft, seen: Observed, pod: PodView) -> Loss | None:
+    """Why this pod is lost to the gang; None if it is well or if that was the operator's will."""
+    if pod.phase == "Succeeded" or _misplaced(draft, pod):
+        return None
+    if pod.phase == "Failed":
+        return failed_pod(pod)
+    lost = on_lost_node(pod, seen.nodes)
+    if lost is not None and not seen.vouched(pod):
+        return lost
+    if pod.deleting and not _restarted_with_gang(draft, pod):
+        return deleted_pod(pod)
+    return None
+
+
+def _misplaced(draft: Draft, pod: PodView) -> bool:
+    """The pod is not where the placement wants its replica."""
+    if draft.placement is None or pod.replica is None:
+        return True
+    if pod.replica >= len(draft.placement.nodes):
+        return True
+    return pod.node is not None and pod.node != draft.placement.nodes[pod.replica]
+
+
+def _restarted_with_gang(draft: Draft, pod: PodView) -> bool:
+    return any(
+        restart.scope == "gang" and restart.time.timestamp() >= int(pod.created)
+        for restart in draft.restarts
+    )
