@@ -9,7 +9,8 @@ from typing import Any
 from drakkar.local.host import HostFacts
 from drakkar.local.network import CLUSTER_DOMAIN, AddressPlan
 from drakkar.local.runtime import CONTAINERD_SOCKET
-from drakkar.local.topology import NodeSpec, quantity
+from drakkar.local.topology import NodeSpec
+from drakkar.quantity import parse
 
 
 def withheld(spec: NodeSpec, facts: HostFacts) -> dict[str, str]:
@@ -19,11 +20,11 @@ def withheld(spec: NodeSpec, facts: HostFacts) -> dict[str, str]:
     """
     aside: dict[str, str] = {}
     if spec.cpu is not None:
-        milli = Decimal(facts.cpus * 1000) - quantity(spec.cpu) * 1000
+        milli = Decimal(facts.cpus * 1000) - parse(spec.cpu) * 1000
         if milli > 0:
             aside["cpu"] = f"{int(milli)}m"
     if spec.memory is not None:
-        kibi = (Decimal(facts.memory_bytes) - quantity(spec.memory)) / 1024
+        kibi = (Decimal(facts.memory_bytes) - parse(spec.memory)) / 1024
         if kibi > 0:
             aside["memory"] = f"{int(kibi)}Ki"
     return aside

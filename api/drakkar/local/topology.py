@@ -14,50 +14,24 @@ A topology file is YAML::
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from drakkar.constants import DEFAULT_LEVELS, LEVEL_HOST
 from drakkar.local.errors import ClusterError
+from drakkar.quantity import parse
 
-ZONE_LABEL = "topology.kubernetes.io/zone"
-BLOCK_LABEL = "topology.drakkar.dev/block"
-RACK_LABEL = "topology.drakkar.dev/rack"
-HOST_LABEL = "kubernetes.io/hostname"
+_LABELS = dict(DEFAULT_LEVELS)
+ZONE_LABEL, BLOCK_LABEL, RACK_LABEL = (_LABELS[level] for level in ("zone", "block", "rack"))
+HOST_LABEL = LEVEL_HOST
 
 NODES_PER_RACK = 2
 NODES_PER_BLOCK = 8
 MAX_NODES = 200
-
-_SUFFIXES = {
-    "": Decimal(1),
-    "m": Decimal("0.001"),
-    "k": Decimal(10) ** 3,
-    "M": Decimal(10) ** 6,
-    "G": Decimal(10) ** 9,
-    "T": Decimal(10) ** 12,
-    "Ki": Decimal(2) ** 10,
-    "Mi": Decimal(2) ** 20,
-    "Gi": Decimal(2) ** 30,
-    "Ti": Decimal(2) ** 40,
-}
-_QUANTITY = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(_SUFFIXES)})")
-
-
-def quantity(text: str) -> Decimal:
-    """The number a Kubernetes quantity stands for: `quantity("1500m")` is 1.5.
-
-    Raises ValueError for what is no quantity.
-    """
-    found = _QUANTITY.fullmatch(text)
-    if not found:
-        raise ValueError(f"'{text}' is no Kubernetes quantity")
-    return Decimal(found[1]) * _SUFFIXES[found[2]]
 
 
 class Taint(BaseModel):
@@ -92,7 +66,8 @@ class NodeSpec(BaseModel):
     def _is_quantity(cls, value: object) -> object:
         if value is None:
             return None
-        quantity(str(value))
+        if parse(str(value)) < 0:
+            raise ValueError(f"{value!r} is negative")
         return str(value)
 
     def node_labels(self) -> dict[str, str]:

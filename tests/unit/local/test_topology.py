@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from drakkar.local.errors import ClusterError
-from drakkar.local.topology import default_topology, load_topology, quantity
+from drakkar.local.topology import default_topology, load_topology
 
 
 def test_default_racks_hold_two_nodes_and_blocks_eight() -> None:
@@ -58,7 +57,7 @@ nodes:
         ("nodes: []", "wrong at nodes"),
         ("nodes: [{name: a}, {name: a}]", "node a is listed twice"),
         ("nodes: [{name: a, cpus: 1}]", "wrong at nodes.0.cpus"),
-        ("nodes: [{name: a, memory: lots}]", "'lots' is no Kubernetes quantity"),
+        ("nodes: [{name: a, memory: lots}]", "'lots' is not a quantity"),
         ("nodes: [{name: A_b}]", "wrong at nodes.0.name"),
         ("nodes: [", "is no YAML"),
         ("", "wrong at the file"),
@@ -74,17 +73,3 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, words: str
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="cannot be read"):
         load_topology(tmp_path / "none.yaml")
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("2", "2"), ("1500m", "1.5"), ("8Gi", str(8 * 2**30)), ("1.5k", "1500"), ("0", "0")],
-)
-def test_quantities(text: str, number: str) -> None:
-    assert quantity(text) == Decimal(number)
-
-
-@pytest.mark.parametrize("text", ["", "Gi", "1 Gi", "1GiB", "x"])
-def test_no_quantities(text: str) -> None:
-    with pytest.raises(ValueError, match="no Kubernetes quantity"):
-        quantity(text)
