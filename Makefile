@@ -41,7 +41,7 @@ demo: install ## Train a model on the local cluster, lose a pod on the way, see 
 
 test: setup data ## All checks and tests, as CI runs them
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests/unit tests/integration tests/e2e
 
 lint: setup ## Style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from drakkar.constants import GROUP, VERSION
 from support.lab import Lab, pretrain
 from support.platform import Platform
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 MANIFESTS = sorted((Path(__file__).parents[1] / "bad_manifests" / "operator").glob("*.yaml"))
 

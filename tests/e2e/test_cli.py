@@ -10,7 +10,7 @@ import pytest
 
 from support.lab import Lab, Object, sleeper
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 DRAKKAR = str(Path(sys.executable).with_name("drakkar"))

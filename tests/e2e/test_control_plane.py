@@ -14,7 +14,7 @@ from drakkar.local import ClusterError
 from support.lab import Lab, pretrain
 from support.platform import Platform
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 DEATHS = 20
 

@@ -7,7 +7,7 @@ import pytest
 
 from support.lab import Lab, Object, pretrain
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 EVERY = 10
 SLOW = {"batchSize": 64, "sequenceLength": 128}

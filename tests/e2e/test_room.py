@@ -6,7 +6,7 @@ import pytest
 
 from support.lab import Lab, sleeper
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 ROUNDS = 20
 PLAIN = {"runtime": "plain", "faultTolerance": {"maxRestarts": 0}}

@@ -4,7 +4,7 @@ import pytest
 
 from support.lab import Lab, pretrain, unigram_entropy
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 MARGIN = 0.5
 """Nats per byte by which the held-out loss must beat byte frequencies."""
