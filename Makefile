@@ -56,7 +56,7 @@ integration: setup data ## Tests against a real API server
 	@$(BIN)/pytest tests/integration
 
 e2e: setup data ## Tests of whole jobs on real kubelets
-	@DRAKKAR_PROVIDER=$(PROVIDER) $(BIN)/pytest tests/e2e
+	@$(BIN)/pytest tests/e2e
 
 bench: setup data ## Measure the operator, placement and recovery
 	@for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
