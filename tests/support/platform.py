@@ -1,5 +1,6 @@
 """The installed operator, as something to look at and to kill."""
 
+import contextlib
 import os
 import signal
 import time
@@ -55,12 +56,16 @@ class Platform:
         )
 
     def kill(self) -> int:
-        """kill -9 every operator process that runs; the kubelet starts it anew."""
-        victims = [
-            pid
-            for pod in self.pods()
-            for pid in in_pod(pod["metadata"]["uid"], command="drakkar_operator")
-        ]
-        for pid in victims:
-            os.kill(pid, signal.SIGKILL)
-        return len(victims)
+        """kill -9 every operator process, and have its pod replaced at once.
+
+        The kubelet would start the container anew, too, but after some deaths only minutes later.
+        """
+        killed = 0
+        for pod in self.pods():
+            metadata = pod["metadata"]
+            for pid in in_pod(metadata["uid"], command="drakkar_operator"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+            self.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{metadata['name']}")
+        return killed
