@@ -62,7 +62,9 @@ class Lab:
         self.pods_path = f"/api/v1/namespaces/{namespace}/pods"
 
     def open(self) -> None:
-        """Create the namespace and its volume."""
+        """Create the namespace and its volume; one left by an earlier run is waited out."""
+        path = f"/api/v1/namespaces/{self.namespace}"
+        self.until(lambda: self.api.find(path) is None, 120, f"an old {self.namespace} is gone")
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         name = self.namespace
         self.api.create(
@@ -83,10 +85,9 @@ class Lab:
         )
 
     def close(self) -> None:
-        """Delete the namespace with all that is in it, and wait until it is gone."""
-        path = f"/api/v1/namespaces/{self.namespace}"
-        self.api.delete(path)
-        self.until(lambda: self.api.find(path) is None, 120, f"namespace {self.namespace} is gone")
+        """Delete the namespace with all that is in it, and wait until its pods are gone."""
+        self.api.delete(f"/api/v1/namespaces/{self.namespace}")
+        self.until(lambda: not self.api.list(self.pods_path), 120, "the pods are gone")
         self.api.close()
 
     def submit(self, name: str, **spec: Any) -> None:
