@@ -7,10 +7,11 @@ that dies in between is continued by the next one.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
+from drakkar.v1alpha1.trainingjob import Placement
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.claims import Claim, Claims
 from drakkar_operator.cluster.executor import Executor, OutdatedError, RefusedError
@@ -23,10 +24,21 @@ from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
+from drakkar_operator.reconcile.actions import CreatePod
 from drakkar_operator.reconcile.observed import Context, CreationError
+from drakkar_operator.render.pods import pod_name
 from drakkar_operator.scheduler import Scheduler
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why the pods of a job could not be created, and what it was when they were tried."""
+
+    generation: int
+    placement: Placement | None
+    error: CreationError
 
 
 class Controller:
@@ -55,8 +67,8 @@ class Controller:
         self._metrics = metrics
         self._clock = clock
         self._uids: dict[str, str] = {}
-        self._refusals: dict[str, tuple[int, CreationError]] = {}
-        """Per job UID: generation, and why its pods could not be created."""
+        self._refusals: dict[str, _Refusal] = {}
+        """Per job UID."""
         jobs.subscribe(self._on_job)
         caches.pods.subscribe(self._on_pod)
         caches.nodes.subscribe(self._on_node)
@@ -108,7 +120,7 @@ class Controller:
         job = replace(job, priority=self._caches.priority_of(job.spec.priority_class_name))
         context = await self._context(job)
         # No await from here to the plan: pods, nodes and report are of one moment.
-        pods = self._caches.pods_of(job.uid)
+        pods = self._own_pods(job)
         self._follow(key, job, pods)
         plan = trainingjob.plan(
             job,
@@ -128,9 +140,10 @@ class Controller:
         try:
             await self._executor.apply(job, plan.actions, pinned=context.pinned)
         except RefusedError as error:
-            self._refusals[job.uid] = (job.generation, error.error)
+            self._refuse(job, error.error)
             raise
-        self._refusals.pop(job.uid, None)
+        if any(isinstance(action, CreatePod) for action in plan.actions):
+            self._refusals.pop(job.uid, None)
 
     async def _context(self, job: JobView) -> Context:
         queue = self._caches.queues.items.get(job.spec.queue) if job.spec.queue else None
@@ -140,15 +153,35 @@ class Controller:
             queue_found=job.spec.queue is None or queue is not None,
             pinned=(queue is not None and queue.view.pinned) or claim.waits_for_consumer,
             claim_problem=claim.problem,
-            creation_error=refusal[1] if refusal and refusal[0] == job.generation else None,
+            creation_error=(
+                refusal.error if refusal and refusal.generation == job.generation else None
+            ),
         )
+
+    def _own_pods(self, job: JobView) -> tuple[PodView, ...]:
+        """The job's pods; labels alone can be had by anyone, names in a namespace only once."""
+        return tuple(
+            pod
+            for pod in self._caches.pods_of(job.uid)
+            if pod.namespace == job.namespace
+            and pod.replica is not None
+            and pod.name == pod_name(job.name, pod.replica)
+        )
+
+    def _refuse(self, job: JobView, error: CreationError) -> None:
+        """Remember a refusal, and since when this placement meets them."""
+        now, known = self._clock(), self._refusals.get(job.uid)
+        same = known is not None and known.placement == job.status.placement
+        since = known.error.since if known is not None and same else now
+        error = replace(error, since=since, last=now)
+        self._refusals[job.uid] = _Refusal(job.generation, job.status.placement, error)
 
     async def _claim(self, job: JobView) -> Claim:
         """State of the checkpoint volume, for a gang that still needs pods."""
         storage = job.spec.checkpoint.storage
         if storage is None or _finished(job) or job.spec.suspend or job.problem is not None:
             return Claim()
-        if len(self._caches.pods_of(job.uid)) >= job.spec.replicas:
+        if len(self._own_pods(job)) >= job.spec.replicas:
             return Claim()
         return await self._claims.look(job.namespace, storage.persistent_volume_claim.claim_name)
 

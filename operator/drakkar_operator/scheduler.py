@@ -50,6 +50,7 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     request: GangRequest
+    uid: str
     generation: int
     placement: Placement | None
     """What the request was made against."""
@@ -100,7 +101,7 @@ class Scheduler:
 
     def want(self, key: str, job: JobView, request: GangRequest) -> None:
         """The job needs places; a no-op if it waits for the same already."""
-        waiting = _Waiting(request, job.generation, job.status.placement)
+        waiting = _Waiting(request, job.uid, job.generation, job.status.placement)
         if self._waiting.get(key) != waiting:
             self._waiting[key] = waiting
             self._wake.set()
@@ -186,7 +187,9 @@ class Scheduler:
             job = self._jobs.items.get(key)
             if job is None or job.deleting:
                 self.withdraw(key)
-            elif (job.generation, job.status.placement) != (waiting.generation, waiting.placement):
+            elif waiting != _Waiting(
+                waiting.request, job.uid, job.generation, job.status.placement
+            ):
                 # It was asked for on grounds that have changed: the reconciler asks anew.
                 self.withdraw(key)
                 self._queue.add(key)

@@ -54,7 +54,7 @@ class Caches:
         self.priorities: Informer[tuple[int, bool]] = informer(
             paths.PRIORITY_CLASSES, project.priority
         )
-        self._by_job: dict[str, dict[str, PodView]] = {}
+        self._by_job: dict[str, dict[tuple[str, str], PodView]] = {}
         self.pods.subscribe(self._index)
 
     @property
@@ -79,7 +79,7 @@ class Caches:
         await asyncio.gather(*(informer.synced.wait() for informer in self.informers))
 
     def pods_of(self, uid: str) -> tuple[PodView, ...]:
-        """Pods of the job with this UID, by name."""
+        """Pods that carry this job UID as their label, by namespace and name."""
         found = self._by_job.get(uid)
         return tuple(found[name] for name in sorted(found)) if found else ()
 
@@ -94,8 +94,8 @@ class Caches:
     def _index(self, old: PodView | None, new: PodView | None) -> None:
         if old is not None and old.job_uid and (new is None or new.job_uid != old.job_uid):
             pods = self._by_job.get(old.job_uid, {})
-            pods.pop(old.name, None)
+            pods.pop((old.namespace, old.name), None)
             if not pods:
                 self._by_job.pop(old.job_uid, None)
         if new is not None and new.job_uid:
-            self._by_job.setdefault(new.job_uid, {})[new.name] = new
+            self._by_job.setdefault(new.job_uid, {})[new.namespace, new.name] = new

@@ -19,6 +19,7 @@ from drakkar.v1alpha1.trainingjob import TrainingJobStatus
 from drakkar_operator.cluster import paths
 from drakkar_operator.cluster.limits import TokenBucket, retrying
 from drakkar_operator.cluster.merge import merge_patch
+from drakkar_operator.cluster.project import epoch
 from drakkar_operator.cluster.recorder import Recorder, Reference
 from drakkar_operator.cluster.rest import ApiError, Object, Rest
 from drakkar_operator.cluster.store import Store, object_key
@@ -40,6 +41,8 @@ from drakkar_operator.render.settings import WorkerSettings
 R = TypeVar("R")
 _MANAGER = {"fieldManager": FIELD_MANAGER}
 _PERMANENT = (400, 422)
+OVERDUE_SECONDS = 30.0
+"""How long a pod may outlast the end of its grace period before nobody is believed to end it."""
 log = structlog.get_logger(__name__)
 
 
@@ -193,8 +196,12 @@ class Executor:
                 self._pods.upsert(found)
                 return
             if found is not None and _of_namesake(found, job):
-                if "deletionTimestamp" not in found["metadata"]:
+                due = found["metadata"].get("deletionTimestamp")
+                if due is None:
                     await self._clear_away(f"{collection}/{name}", found)
+                elif time.time() > epoch(due) + OVERDUE_SECONDS:
+                    # No kubelet finishes this; its job, which would force it, is gone.
+                    await self._clear_away(f"{collection}/{name}", found, force=True)
                 message = f"pod {name} of the job that had this name before is going away"
                 raise RefusedError(message, permanent=False) from error
             raise self._taken(job, "Pod", name, found) from error
@@ -236,9 +243,11 @@ class Executor:
         if found is not None:
             self._jobs.upsert(found)
 
-    async def _clear_away(self, path: str, raw: Object) -> None:
+    async def _clear_away(self, path: str, raw: Object, *, force: bool = False) -> None:
         """Delete what the garbage collector has not got to yet."""
-        body = {"preconditions": {"uid": raw["metadata"]["uid"]}}
+        body: Object = {"preconditions": {"uid": raw["metadata"]["uid"]}}
+        if force:
+            body["gracePeriodSeconds"] = 0
         try:
             await self._write(lambda: self._rest.delete(path, body))
         except ApiError as error:

@@ -43,7 +43,9 @@ class Draft:
     def __post_init__(self) -> None:
         status = self.job.status
         self.conditions = list(status.conditions)
-        self.placement = status.placement
+        placement = status.placement
+        fits = placement is not None and len(placement.nodes) == self.job.spec.replicas
+        self.placement = placement if fits else None
         self.progress = status.progress
         self.restarts = list(status.restarts)
         self.restart_count = status.restart_count

@@ -1,6 +1,7 @@
 """Ways in which a job stops for now or for good; each says whether it applies."""
 
 from drakkar.v1alpha1.recipes import parse_recipe
+from drakkar_operator.model import JobView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.actions import DeleteJob
 from drakkar_operator.reconcile.conditions import Reason
@@ -10,6 +11,8 @@ from drakkar_operator.reconcile.failures import failed_pod
 from drakkar_operator.reconcile.losses import delete_pods
 from drakkar_operator.reconcile.observed import Observed
 
+AMOUNT_LIMIT = 2**62
+"""Amounts are counted in 64 bits."""
 LEAVE_SECONDS = 30.0
 """How long pods may outlive a complete job before they are deleted."""
 
@@ -18,17 +21,30 @@ def invalid(draft: Draft, seen: Observed) -> bool:
     """End a job whose spec can't be used, saying what to write instead."""
     job = seen.job
     problem = job.problem
-    if problem is None and not job.status.start_time:
-        try:
-            if job.spec.recipe:
-                parse_recipe(job.spec.recipe.name, job.spec.recipe.config, job.spec.world_size)
-            gang_request(job, tuple(range(job.spec.replicas)))
-        except ValueError as error:
-            problem = str(error)
+    if problem is None and draft.placement is None:
+        problem = _problem(job)
     if problem is None:
         return False
     draft.fail(Reason.INVALID_SPEC, problem)
     return True
+
+
+def _problem(job: JobView) -> str | None:
+    """What is wrong with the parts of a spec that the API server can't check."""
+    try:
+        if job.spec.recipe:
+            parse_recipe(job.spec.recipe.name, job.spec.recipe.config, job.spec.world_size)
+        request = gang_request(job, tuple(range(job.spec.replicas)))
+        hash(request.shape)
+    except ValueError as error:
+        return str(error)
+    except (TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        # A template is stored as it is; what is in it can have any shape.
+        return f"spec.template: can't be read as a pod template: {type(error).__name__}: {error}"
+    too_much = [name for name, amount in request.total.items() if amount >= AMOUNT_LIMIT]
+    if too_much:
+        return f"spec.resources: more {too_much[0]} is asked for than any cluster has"
+    return None
 
 
 def suspended(draft: Draft, seen: Observed) -> bool:

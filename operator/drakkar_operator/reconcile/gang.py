@@ -1,5 +1,7 @@
 """Making the gang whole, and saying whether it trains or what it waits for."""
 
+import zlib
+
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.actions import CreatePod, DeletePod, EnsureService
 from drakkar_operator.reconcile.conditions import Reason
@@ -7,7 +9,12 @@ from drakkar_operator.reconcile.demand import gang_request
 from drakkar_operator.reconcile.draft import Draft
 from drakkar_operator.reconcile.losses import delete_pods
 from drakkar_operator.reconcile.observed import Observed
-from drakkar_operator.reconcile.restarts import avoided_nodes, backoff_left
+from drakkar_operator.reconcile.restarts import AVOID_SECONDS, avoided_nodes, backoff_left
+from drakkar_operator.scheduling.predicates import untolerated
+from drakkar_operator.scheduling.request import GangRequest
+
+REFUSED_SECONDS = 30.0
+"""How long the API server may refuse a gang's pods before the gang gives up its place."""
 
 
 def complete_gang(draft: Draft, seen: Observed) -> None:
@@ -19,6 +26,14 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
         draft.fail(Reason.INVALID_SPEC, f"the API server refuses the pods: {error.message}")
         delete_pods(draft, seen, seen.live)
         return
+    if error is not None and draft.placement is not None and missing:
+        refused = seen.now - error.since
+        if refused > REFUSED_SECONDS:
+            # Half a gang must not hold what another could use.
+            draft.placement = None
+            wait(draft, Reason.CREATION_FAILED, f"pods can't be created: {error.message}")
+            delete_pods(draft, seen, seen.live)
+            return
     if draft.placement is None:
         if not seen.pods:
             _ask_for_places(draft, seen, missing)
@@ -29,16 +44,19 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
     for pod in seen.pods:
         if pod.phase == "Succeeded" and not pod.deleting:
             draft.delete(pod.name, pod.uid)
-    wait = backoff_left(draft.restarts, seen.job.spec.fault_tolerance, seen.now)
-    if wait > 0:
-        draft.look_again_in(wait)
+    pause = backoff_left(draft.restarts, seen.job.spec.fault_tolerance, seen.now)
+    if pause > 0:
+        draft.look_again_in(pause)
         return
     avoid = avoided_nodes(draft.restarts, seen.now)
     places = draft.placement.nodes
-    unusable = tuple(r for r in missing if not _usable(seen, places[r], avoid))
+    any_place = gang_request(seen.job, missing)
+    unusable = tuple(
+        r for r in missing if places[r] in avoid or not _usable(seen, places[r], any_place)
+    )
     if unusable:
         fixed = {r: node for r, node in enumerate(places) if r not in unusable}
-        draft.request = gang_request(seen.job, unusable, fixed=fixed, avoid=avoid)
+        _request(draft, gang_request(seen.job, unusable, fixed=fixed, avoid=avoid))
         return
     draft.actions.append(EnsureService())
     draft.actions.extend(CreatePod(replica, places[replica]) for replica in missing)
@@ -77,6 +95,7 @@ def wait(draft: Draft, reason: Reason, message: str) -> None:
 
 def _ask_for_places(draft: Draft, seen: Observed, missing: tuple[int, ...]) -> None:
     """Everything the gang waits for, besides room, is looked at first."""
+    error = seen.context.creation_error
     if not seen.context.queue_found:
         wait(
             draft,
@@ -84,18 +103,38 @@ def _ask_for_places(draft: Draft, seen: Observed, missing: tuple[int, ...]) -> N
             f"spec.queue: there is no Queue named {seen.job.spec.queue!r}; "
             "create it or name another (kubectl get queues)",
         )
+    elif error is not None and seen.now - error.last < _held_off(seen):
+        wait(draft, Reason.CREATION_FAILED, f"pods can't be created: {error.message}")
+        draft.look_again_in(error.last + _held_off(seen) - seen.now)
     elif seen.context.claim_problem is not None:
         wait(draft, Reason.CLAIM_NOT_FOUND, seen.context.claim_problem)
         draft.look_again_in(5.0)
     else:
-        draft.request = gang_request(
-            seen.job, missing, avoid=avoided_nodes(draft.restarts, seen.now)
-        )
+        avoid = avoided_nodes(draft.restarts, seen.now)
+        _request(draft, gang_request(seen.job, missing, avoid=avoid))
 
 
-def _usable(seen: Observed, name: str, avoid: frozenset[str]) -> bool:
+def _held_off(seen: Observed) -> float:
+    """Seconds before a refused gang is tried again: others', so that two don't meet for ever."""
+    return REFUSED_SECONDS * (1 + zlib.crc32(seen.job.uid.encode()) % 100 / 100)
+
+
+def _request(draft: Draft, request: GangRequest) -> None:
+    """Ask the scheduler, and anew once the nodes to avoid may be used again."""
+    draft.request = request
+    if request.avoid:
+        draft.look_again_in(AVOID_SECONDS)
+
+
+def _usable(seen: Observed, name: str, request: GangRequest) -> bool:
+    """The node is there and would still take the pod: its taints may have changed."""
     node = seen.nodes.get(name)
-    return node is not None and node.ready and not node.unschedulable and name not in avoid
+    return (
+        node is not None
+        and node.ready
+        and not node.unschedulable
+        and untolerated(node.taints, request) is None
+    )
 
 
 def _waiting_for(draft: Draft, seen: Observed) -> str:

@@ -8,36 +8,58 @@ from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.conditions import Reason
 from drakkar_operator.reconcile.draft import Draft
 from drakkar_operator.reconcile.failures import Loss, deleted_pod, failed_pod, on_lost_node
-from drakkar_operator.reconcile.observed import Observed
+from drakkar_operator.reconcile.observed import REPORT_TRUSTED_SECONDS, Observed
 from drakkar_operator.reconcile.restarts import at, merge
-from drakkar_operator.render.pods import pod_name
+from drakkar_operator.render.pods import GRACE_SECONDS, pod_name
+
+UNBOUND_SECONDS = 60.0
+"""How long a pod may wait for kube-scheduler to bind it."""
 
 
 def record_losses(draft: Draft, seen: Observed) -> None:
     """Put every lost pod on record with its cause, and clear it away."""
-    restarting = False
+    lost: list[Restart] = []
     for pod in seen.pods:
         loss = _loss(draft, seen, pod)
         if loss is not None:
-            restarting = True
-            restart = Restart(
-                id=pod.uid,
-                time=at(seen.now),
-                scope=seen.scope,
-                reason=loss.reason,
-                message=loss.message,
-                replica=pod.replica,
-                node=pod.node,
-                counted=loss.counted,
+            # A gang that restarts as a whole has one cause; the others follow from it.
+            follows = seen.scope == "gang" and any(restart.counted for restart in lost)
+            lost.append(
+                Restart(
+                    id=pod.uid,
+                    time=at(_lost_at(pod, seen.now)),
+                    scope=seen.scope,
+                    reason=loss.reason,
+                    message=loss.message,
+                    replica=pod.replica,
+                    node=_place(draft, pod),
+                    counted=loss.counted and not follows,
+                )
             )
-            record(draft, [restart])
-        dead_node = on_lost_node(pod, seen.nodes) is not None and not seen.vouched(pod)
-        if dead_node:
-            draft.delete(pod.name, pod.uid, force=True)
-        elif (pod.phase == "Failed" or _misplaced(draft, pod)) and not pod.deleting:
-            draft.delete(pod.name, pod.uid)
-    if restarting and seen.scope == "gang":
+        _clear_away(draft, seen, pod, loss)
+    record(draft, lost)
+    if lost and seen.scope == "gang":
         delete_pods(draft, seen, [pod for pod in seen.pods if pod.phase != "Failed"])
+
+
+def _clear_away(draft: Draft, seen: Observed, pod: PodView, loss: Loss | None) -> None:
+    """Delete what is lost or in the wrong place, by force where no kubelet would answer."""
+    on_lost = on_lost_node(pod, seen.nodes) is not None
+    if on_lost and seen.vouched(pod):
+        draft.look_again_in(REPORT_TRUSTED_SECONDS)
+    elif on_lost and (pod.phase != "Succeeded" or pod.deleting):
+        draft.delete(pod.name, pod.uid, force=True)
+    elif pod.deleting:
+        return
+    elif loss is not None or pod.phase == "Failed" or _misplaced(draft, pod):
+        draft.delete(pod.name, pod.uid)
+
+
+def _lost_at(pod: PodView, now: float) -> float:
+    """The same time at every look, where the pod tells one: records then keep their order."""
+    if pod.deletion_time is None:
+        return now
+    return min(pod.deletion_time - GRACE_SECONDS, now)
 
 
 def record_vanished(draft: Draft, seen: Observed) -> None:
@@ -102,14 +124,38 @@ def _loss(draft: Draft, seen: Observed, pod: PodView) -> Loss | None:
     """Why this pod is lost to the gang; None if it is well or if that was the operator's will."""
     if pod.phase == "Succeeded" or _misplaced(draft, pod):
         return None
+    if pod.deleting and _restarted_with_gang(draft, pod):
+        return None
     if pod.phase == "Failed":
         return failed_pod(pod)
     lost = on_lost_node(pod, seen.nodes)
     if lost is not None and not seen.vouched(pod):
         return lost
-    if pod.deleting and not _restarted_with_gang(draft, pod):
+    if pod.deleting:
         return deleted_pod(pod)
-    return None
+    return _unbound(draft, seen, pod)
+
+
+def _unbound(draft: Draft, seen: Observed, pod: PodView) -> Loss | None:
+    """A pod that kube-scheduler does not bind to the one node that it is allowed."""
+    place = _place(draft, pod)
+    if pod.node is not None or place is None:
+        return None
+    node = seen.nodes.get(place)
+    if node is None or not node.ready or node.unschedulable:
+        return Loss("Refused", f"{pod.name}: {place} takes no pods any more", counted=False)
+    left = pod.created + UNBOUND_SECONDS - seen.now
+    if left > 0:
+        draft.look_again_in(left)
+        return None
+    return Loss("Refused", f"{pod.name}: kube-scheduler does not bind it to {place}", counted=False)
+
+
+def _place(draft: Draft, pod: PodView) -> str | None:
+    """Node of a pod, or the one that its replica is given."""
+    if pod.node is not None or draft.placement is None or pod.replica is None:
+        return pod.node
+    return draft.placement.nodes[pod.replica]
 
 
 def _misplaced(draft: Draft, pod: PodView) -> bool:

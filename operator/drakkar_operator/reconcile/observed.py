@@ -18,6 +18,10 @@ class CreationError:
     message: str
     permanent: bool
     """The pod is invalid or forbidden as it is: trying again won't help."""
+    since: float = 0.0
+    """When the first pod of this placement was refused, seconds since the epoch."""
+    last: float = 0.0
+    """When one was refused most lately."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ def merge(known: Sequence[Restart], seen: Iterable[Restart]) -> tuple[list[Resta
 
 
 def avoided_nodes(restarts: Sequence[Restart], now: float) -> frozenset[str]:
-    """Nodes whose kubelet lately refused a pod of the job: the snapshot may not show why yet."""
+    """Nodes that lately refused or evicted a pod of the job: the snapshot may not show why yet."""
     return frozenset(
         restart.node
         for restart in restarts
-        if restart.reason == "Refused"
+        if restart.reason in ("Refused", "PodEvicted")
         and restart.node
         and now - restart.time.timestamp() < AVOID_SECONDS
     )

@@ -25,6 +25,8 @@ from drakkar_operator.reconcile.draft import Draft
 from drakkar_operator.reconcile.failures import final_report
 from drakkar_operator.reconcile.observed import ORDINARY, Context, Observed
 
+LEAVING_SECONDS = 10.0
+
 
 def plan(
     job: JobView,
@@ -47,6 +49,9 @@ def plan(
     seen = Observed(job, tuple(pods), nodes, report, context, now)
     draft = Draft(job, now)
     draft.ready_replicas = sum(pod.running and not pod.deleting for pod in pods)
+    if any(pod.deleting for pod in pods):
+        # Its node may be lost while it leaves, which no event of the pod would tell.
+        draft.look_again_in(LEAVING_SECONDS)
     if draft.is_true(cond.COMPLETE) or draft.is_true(cond.FAILED):
         ends.clean_up(draft, seen)
         return draft.plan()

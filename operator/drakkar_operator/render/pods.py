@@ -28,7 +28,8 @@ from drakkar_operator.render.settings import WorkerSettings
 
 GRACE_SECONDS: Final = 30
 """Time from SIGTERM to SIGKILL: enough to finish a step and save."""
-AGENT_GRACE_SECONDS: Final = 25
+AGENT_MARGIN_SECONDS: Final = 5
+"""What the agent keeps of that for itself: to tell how it ended."""
 DEFAULT_REQUESTS: Final = {"cpu": "500m", "memory": "1Gi"}
 """Of a recipe's pod that asks for nothing: placement needs something to count."""
 SHARED_MEMORY: Final = {"medium": "Memory"}
@@ -98,7 +99,8 @@ def training_pod(
     metadata: dict[str, Any] = template.get("metadata") or {}
     spec: dict[str, Any] = template.get("spec") or {}
     _complete_pod(spec, job, replica, settings)
-    _complete_trainer(_trainer(spec), job, replica, settings)
+    grace = spec["terminationGracePeriodSeconds"]
+    _complete_trainer(_trainer(spec), job, replica, settings, grace=grace)
     if pinned:
         _pin(spec, node)
     else:
@@ -160,7 +162,7 @@ def _complete_pod(
 
 
 def _complete_trainer(
-    container: dict[str, Any], job: JobView, replica: int, settings: WorkerSettings
+    container: dict[str, Any], job: JobView, replica: int, settings: WorkerSettings, *, grace: int
 ) -> None:
     container.setdefault("image", job.spec.image or settings.image)
     if settings.pull_policy:
@@ -177,7 +179,12 @@ def _complete_trainer(
     if job.spec.checkpoint.storage:
         _add_mount(mounts, {"name": "checkpoints", "mountPath": CHECKPOINT_MOUNT})
     environment = container.setdefault("env", [])
-    for variable in [*_environment(job, replica, settings), *_threads(container, job)]:
+    variables = [
+        *_environment(job, replica, settings),
+        *_threads(container, job),
+        {"name": "DRAKKAR_GRACE_SECONDS", "value": str(max(1, grace - AGENT_MARGIN_SECONDS))},
+    ]
+    for variable in variables:
         _add_named(environment, variable)
     if job.spec.runtime == "torch":
         command = [*(container.get("command") or ()), *(container.get("args") or ())]
@@ -215,7 +222,6 @@ def _environment(job: JobView, replica: int, settings: WorkerSettings) -> list[d
     variables: list[dict[str, Any]] = [
         {"name": GANG_ENV, "value": gang_config(job, settings).model_dump_json(by_alias=True)},
         {"name": "DRAKKAR_REPLICA_INDEX", "value": str(replica)},
-        {"name": "DRAKKAR_GRACE_SECONDS", "value": str(AGENT_GRACE_SECONDS)},
         _downward("DRAKKAR_POD_NAME", "metadata.name"),
         _downward("DRAKKAR_POD_UID", "metadata.uid"),
         _downward("DRAKKAR_NODE_NAME", "spec.nodeName"),

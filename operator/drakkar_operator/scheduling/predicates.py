@@ -99,7 +99,7 @@ def _by_node_rules(nodes: NodeTable, request: GangRequest) -> Eligibility:
     keep(NOT_READY, nodes.ready)
     keep(CORDONED, ~nodes.unschedulable)
     for code, taints in enumerate(nodes.taint_sets):
-        taint = _untolerated(taints, request)
+        taint = untolerated(taints, request)
         if taint is not None:
             keep(f"{TAINT}{show_taint(taint)}", nodes.taint_codes != code)
     for key, value in sorted(request.node_selector.items()):
@@ -113,7 +113,7 @@ def _by_node_rules(nodes: NodeTable, request: GangRequest) -> Eligibility:
     return Eligibility(mask, excluded)
 
 
-def _untolerated(taints: tuple[Taint, ...], request: GangRequest) -> Taint | None:
+def untolerated(taints: tuple[Taint, ...], request: GangRequest) -> Taint | None:
     for taint in taints:
         if taint.effect in ("NoSchedule", "NoExecute") and not any(
             toleration.tolerates(taint) for toleration in request.tolerations

@@ -87,9 +87,13 @@ def schedule(
         if problem is not None:
             decisions.append(Decision(each.key, reason=problem))
             continue
-        shape = request.shape
-        known = verdicts.get(shape)
-        verdict = known or place(snapshot, request)
+        try:
+            shape = request.shape
+            verdict = verdicts.get(shape) or place(snapshot, request)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            # One gang's strange request must not keep the others from being placed.
+            decisions.append(Decision(each.key, reason=f"the request can't be judged: {error}"))
+            continue
         if isinstance(verdict, Unplaced):
             verdicts[shape] = verdict
             decisions.append(Decision(each.key, reason=verdict.reason, unplaced=verdict))

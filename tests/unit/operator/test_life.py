@@ -1,6 +1,7 @@
 """The whole operator in virtual time: jobs' lives under faults of operator, server and cluster."""
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator
 
@@ -321,4 +322,38 @@ async def test_a_job_deleted_and_applied_again_does_not_wait_for_the_garbage_col
     owned = [*world.pods("a"), world.kube.get("services", "a")]
     assert {o["metadata"]["ownerReferences"][0]["uid"] for o in owned} == {uid}
     assert "NameTaken" not in [e["reason"] for e in world.kube.all("events.events.k8s.io")]
+    await process.terminate()
+
+
+async def test_a_gang_that_is_refused_for_long_lets_others_have_its_room(world: World):
+    """A quota that lets only half of each gang in must not leave two halves waiting."""
+    process = Process(world.kube)
+    big = {"replicas": 4, "accelerators": {"resource": "nvidia.com/gpu", "count": 8}}
+    quota = Fault("POST", "/pods", ApiError(403, "Forbidden", "exceeded quota"), times=10**6)
+    world.kube.put(JOBS, training_job("a", **big))
+    await world.until(lambda: len(world.pods("a")) >= 1)
+    for pod in world.pods("a")[2:]:
+        world.kube.remove("pods", "default", pod["metadata"]["name"])
+    world.kube.faults.append(quota)
+    await world.until(lambda: "exceeded quota" in world.status("a").get("pendingReason", ""), 300)
+    await world.until(lambda: world.pods("a") == [])
+    assert "placement" not in world.status("a")
+    quota.times = 0
+    await world.until(lambda: world.phase("a") == "Running", 300)
+    await process.terminate()
+
+
+async def test_another_namespaces_pod_with_the_jobs_labels_is_none_of_its_pods(world: World):
+    process = Process(world.kube)
+    world.kube.put(JOBS, training_job("a"))
+    await world.until(lambda: world.phase("a") == "Running")
+    forged = copy.deepcopy(world.pods("a")[0])
+    for key in ("uid", "resourceVersion", "ownerReferences"):
+        forged["metadata"].pop(key, None)
+    forged["metadata"]["namespace"] = "elsewhere"
+    forged["status"] = {"phase": "Failed", "containerStatuses": []}
+    world.kube.put("pods", forged)
+    await asyncio.sleep(60)
+    assert world.phase("a") == "Running"
+    assert world.status("a")["restarts"] == []
     await process.terminate()

@@ -9,6 +9,7 @@ import pytest
 from drakkar.protocol import Failure
 from drakkar.v1alpha1 import TrainingJobStatus
 from drakkar.v1alpha1.trainingjob import CheckpointRecord, Placement, Restart
+from drakkar_operator.model import Taint
 from drakkar_operator.reconcile.actions import DeleteJob, EnsureService, Plan
 from drakkar_operator.reconcile.observed import Context, CreationError
 from drakkar_operator.reconcile.restarts import KEPT
@@ -442,7 +443,8 @@ def test_a_finished_job_goes_after_its_time_to_live() -> None:
 
 
 def test_refused_pods_are_told_of_and_invalid_ones_end_the_job() -> None:
-    busy = Context(creation_error=CreationError("exceeded quota: pods=10", permanent=False))
+    error = CreationError("exceeded quota: pods=10", permanent=False, since=NOW - 1, last=NOW)
+    busy = Context(creation_error=error)
     result = plan(job(admitted()), [pod(0)], NODES, None, NOW, busy)
     running_condition = next(c for c in result.status.conditions if c.type == "Running")
     assert "exceeded quota" in running_condition.message
@@ -451,6 +453,121 @@ def test_refused_pods_are_told_of_and_invalid_ones_end_the_job() -> None:
     result = plan(job(admitted()), [pod(0)], NODES, None, NOW, bad)
     assert result.status.phase == "Failed"
     assert set(deleted(result)) == {"gpt-0"}
+
+
+def test_a_gang_whose_pods_are_refused_for_long_gives_up_its_place_and_holds_off() -> None:
+    error = CreationError("exceeded quota: pods=10", False, since=NOW - 31, last=NOW)
+    busy = Context(creation_error=error)
+    result = plan(job(admitted()), [pod(0), pod(1)], NODES, None, NOW, busy)
+    assert result.status.placement is None
+    assert deleted(result) == {"gpt-0": False, "gpt-1": False}
+    assert "exceeded quota" in (result.status.pending_reason or "")
+    view = after(job(), result)
+    waiting = plan(view, [], NODES, None, NOW + 5, busy)
+    assert waiting.request is None
+    assert waiting.requeue_after is not None
+    assert plan(view, [], NODES, None, NOW + 6 + waiting.requeue_after, busy).request is not None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"template": {"spec": {"nodeSelector": {"disk": ["ssd", "nvme"]}}}},
+        {"template": {"spec": {"tolerations": ["x"]}}},
+        {"template": {"spec": {"tolerations": [{"value": {"a": 1}}]}}},
+        {"template": {"spec": "text"}},
+        {"resources": {"requests": {"cpu": "1E"}}},
+        {"resources": {"requests": {"memory": "1e999999999"}}},
+    ],
+)
+def test_a_template_of_any_shape_is_answered(spec: dict[str, object]) -> None:
+    recipe = None if "template" in spec else {"name": "pretrain", "config": {"batchSize": 3}}
+    result = plan(job(recipe=recipe, **spec), [], NODES, None, NOW)
+    assert result.status.phase == "Failed"
+    assert result.status.conditions[0].reason == "InvalidSpec"
+
+
+def test_a_lost_pod_does_not_return_to_a_node_that_throws_it_out() -> None:
+    tainted = node("b", taints=(Taint("maintenance", "", "NoExecute"),))
+    pods = [pod(0), pod(2)]
+    result = plan(job(running()), pods, {**NODES, "b": tainted}, report("recovering"), NOW, FRESH)
+    assert created(result) == []
+    assert result.request is not None
+    assert result.request.missing == (1,)
+    evicted = pod(1, phase="Failed", running=False, reason="Evicted")
+    first = plan(job(running()), [pod(0), evicted, pod(2)], NODES, None, NOW)
+    gone = plan(after(job(), first), pods, NODES, None, NOW + 1)
+    assert gone.request is not None
+    assert gone.request.avoid == {"b"}
+    assert gone.requeue_after is not None, "the node may be used again, and nothing tells when"
+
+
+def test_a_pod_that_kube_scheduler_leaves_unbound_is_placed_anew() -> None:
+    waits = pod(1, node=None, phase="Pending", running=False, created=NOW - 10)
+    pods = [pod(0), waits, pod(2)]
+    result = plan(job(admitted()), pods, NODES, None, NOW)
+    assert deleted(result) == {}
+    assert result.requeue_after == pytest.approx(50)
+    late = plan(job(admitted()), pods, NODES, None, NOW + 51)
+    assert deleted(late) == {"gpt-1": False}
+    (restart,) = late.status.restarts
+    assert (restart.reason, restart.node, restart.counted) == ("Refused", "b", False)
+    cordoned = {**NODES, "b": node("b", unschedulable=True)}
+    assert deleted(plan(job(admitted()), pods, cordoned, None, NOW)) == {"gpt-1": False}
+
+
+def test_pods_that_leave_and_pods_that_are_vouched_for_are_looked_at_again() -> None:
+    released = unplaced(job(running()), "no room", NOW)
+    leaving = [pod(1, deleting=True)]
+    waiting = plan(after(job(), released), leaving, NODES, None, NOW)
+    assert waiting.requeue_after == pytest.approx(10)
+    lost = {**NODES, "b": node("b", ready=False)}
+    forced = plan(after(job(), waiting), leaving, lost, None, NOW + 10)
+    assert deleted(forced) == {"gpt-1": True}
+    vouched = plan(job(running()), gang(), lost, report(), NOW, FRESH)
+    assert vouched.requeue_after == pytest.approx(10)
+
+
+def test_many_pods_deleted_at_once_are_recorded_once() -> None:
+    size = KEPT + 14
+    many = {f"n{i}": node(f"n{i}") for i in range(size)}
+    placement = Placement(level="cluster", domain="", nodes=list(many))
+    status = running().model_copy(update={"placement": placement})
+    config = {"name": "pretrain", "config": {"batchSize": size}}
+    view = job(status, replicas=size, recipe=config)
+    pods = [
+        replace(
+            pod(0),
+            name=f"gpt-{i}",
+            uid=f"uid-{i}",
+            node=f"n{i}",
+            replica=i,
+            deleting=True,
+            deletion_time=NOW + 29,
+        )
+        for i in range(size)
+    ]
+    first = plan(view, pods, many, None, NOW)
+    again = plan(after(view, first), pods, many, None, NOW + 2)
+    assert again.status.restarts == first.status.restarts
+    assert events(again) == []
+
+
+def test_a_placement_of_another_size_is_none() -> None:
+    short = Placement(level="cluster", domain="", nodes=["a", "b"])
+    result = plan(job(TrainingJobStatus(placement=short)), [], NODES, None, NOW)
+    assert result.request is not None
+    assert result.request.missing == (0, 1, 2)
+
+
+def test_one_crash_of_a_plain_gang_counts_once() -> None:
+    spec = {"recipe": None, "runtime": "plain", "template": {"spec": {"containers": []}}}
+    crashed = [pod(r, phase="Failed", exit_code=1, running=False) for r in (0, 1)]
+    result = plan(job(running(), **spec), [*crashed, pod(2)], NODES, None, NOW)
+    assert result.status.restart_count == 1
+    ended = [pod(2, phase="Failed", exit_code=143, running=False, deleting=True)]
+    later = plan(after(job(**spec), result), ended, NODES, None, NOW + 1)
+    assert later.status.restart_count == 1
 
 
 def test_only_the_newest_checkpoints_are_listed() -> None:

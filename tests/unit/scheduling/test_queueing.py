@@ -70,6 +70,18 @@ def test_each_gang_sees_the_room_that_those_before_it_left() -> None:
     assert "has room for 0" in decisions[2].reason
 
 
+def test_one_strange_request_does_not_stop_the_cycle() -> None:
+    """Templates are stored as they are: what is in them can be of any type and size."""
+    snap = snapshot([node("n1")])
+    unhashable = gang(1, 8, key=("team", "a"), node_selector={"disk": ["ssd"]})
+    enormous = gang(1, 10**30, key=("team", "b"))
+    pending = [waiting("a", unhashable), waiting("b", enormous), waiting("c")]
+    decisions = {d.key[1]: d for d in schedule(snap, pending, {}, {})}
+    assert decisions["a"].placed is None
+    assert decisions["b"].placed is None
+    assert decisions["c"].placed is not None
+
+
 def test_a_large_gang_does_not_hold_up_a_small_one() -> None:
     """kueue#9715: admissible work must not wait behind what can't be admitted."""
     snap = snapshot([node("n1")])
