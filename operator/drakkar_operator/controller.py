@@ -5,6 +5,7 @@ to the executor. The status is always written before anything follows from it, s
 that dies in between is continued by the next one.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -131,6 +132,7 @@ class Controller:
             replace(context, report_age=self._reports.age(job.uid)),
         )
         job = await self._executor.write_status(job, plan.status)
+        self._start_refusals_anew(job)
         if plan.request is None:
             self._scheduler.withdraw(key)
         else:
@@ -175,6 +177,13 @@ class Controller:
         since = known.error.since if known is not None and same else now
         error = replace(error, since=since, last=now)
         self._refusals[job.uid] = _Refusal(job.generation, job.status.placement, error)
+
+    def _start_refusals_anew(self, job: JobView) -> None:
+        """A gang that gave up its place holds off; its next place is not blamed for this one."""
+        known = self._refusals.get(job.uid)
+        if known is not None and known.placement is not None and job.status.placement is None:
+            error = replace(known.error, since=math.inf)
+            self._refusals[job.uid] = _Refusal(known.generation, None, error)
 
     async def _claim(self, job: JobView) -> Claim:
         """State of the checkpoint volume, for a gang that still needs pods."""
