@@ -24,7 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	[ -x $(BIN)/uv ] || $(BIN)/pip install --quiet -c constraints.txt uv
 	echo "Installing the Python environment (PyTorch is 3 GB; a few minutes at the first time) ..."
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[operator,workers,dev]'
+	# Pods see the environment read-only: what is not compiled now they would compile at each start.
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[operator,workers,dev]'
 	touch $@
 
 data: setup ## Fetch the text that examples train on
