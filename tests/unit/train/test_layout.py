@@ -46,7 +46,6 @@ def test_a_published_checkpoint_is_whole(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: p.unlink(), "__0_0.distcp: No such file or directory"),
         (lambda p: p.write_bytes(b"tens"), "__0_0.distcp has 4 bytes, expected 7"),
         (lambda p: p.write_bytes(b"tensorz"), "__0_0.distcp has CRC-32"),
     ],
@@ -55,6 +54,22 @@ def test_damage_is_found_and_named(damage, message, tmp_path):
     folder = publish(tmp_path, 1)
     damage(folder / "__0_0.distcp")
     assert message in layout.problem(folder, layout.read_manifest(folder).files)
+
+
+def test_a_file_that_is_not_there_is_told_apart_from_damage(tmp_path):
+    folder = publish(tmp_path, 1)
+    (folder / "__0_0.distcp").unlink()
+    with pytest.raises(FileNotFoundError):
+        layout.problem(folder, {"__0_0.distcp": layout.FileRecord(size=7, crc32=0)})
+
+
+def test_a_folder_that_cannot_be_read_is_not_empty(tmp_path, monkeypatch):
+    def scandir(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(layout.os, "scandir", scandir)
+    with pytest.raises(OSError, match="Stale"):
+        layout.published(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +153,19 @@ def test_one_damaged_folder_is_kept_aside(tmp_path):
     for step in (1, 2):
         layout.set_aside(publish(tmp_path, step))
     assert [path.name for path in tmp_path.iterdir()] == [".corrupt-step-00000002"]
+
+
+def test_what_the_same_search_set_aside_stays(tmp_path):
+    names = [layout.set_aside(publish(tmp_path, 1))]
+    names = [layout.set_aside(publish(tmp_path, 3))]
+    names.append(layout.set_aside(publish(tmp_path, 2), names))
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+def test_clean_before_the_attempt_has_a_name_sweeps_all(tmp_path):
+    write(tmp_path, 1, attempt="old")
+    layout.clean(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_digest_of_a_recipe_ignores_order():

@@ -1,6 +1,7 @@
 """From the environment to an exit code: sets a run up, runs it, and names what went wrong."""
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,9 @@ from drakkar_workers.train.world import World
 
 METRICS = "metrics.jsonl"
 RUN_FILE = "run.json"
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+"""Errors of a checkpoint folder that stay until somebody changes the volume or the path. EEXIST: a
+file is where the folder should be."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,13 +93,24 @@ def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
 
 
 def check_writable(folder: Path, rank: int) -> None:
-    """Make the checkpoint folder and a file in it. Raises ConfigError with the path and the uid."""
+    """Make the checkpoint folder and a file in it.
+
+    Raises ConfigError with the path and the uid if that is not allowed, TrainingError if storage
+    fails: a full disk or a lost server may be better at the next try.
+    """
     probe = folder / f"{layout.TEMPORARY}probe-{rank}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if rank == 0:
+            # Half-written checkpoints of former tries may be what fills the disk.
+            layout.clean(folder)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise TrainingError(
+                "StorageError", f"checkpoint folder {folder}: {error.strerror or error}"
+            ) from None
         raise ConfigError(
             f"checkpoint folder {folder} can't be written as uid {os.getuid()} gid {os.getgid()}: "
             f"{error.strerror}; give it to this user, or set fsGroup on the volume"
@@ -158,7 +173,7 @@ def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter
 
 def _source(folder: Path, world: World, reporter: Reporter) -> restore.Found:
     """The checkpoint that ``restoreFrom`` names: a step's folder, or a folder of them."""
-    is_step = world.from_first((folder / layout.MANIFEST).is_file())
+    is_step = restore.by_first(world, lambda: restore.exists(folder / layout.MANIFEST))
     if is_step:
         found, trouble = restore.check(folder, world)
     else:

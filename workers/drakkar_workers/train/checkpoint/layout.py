@@ -16,6 +16,7 @@ import re
 import shutil
 import uuid
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,18 +76,27 @@ def temporary_name(step: int, attempt: str) -> str:
 
 
 def published(directory: Path) -> list[int]:
-    """Steps of all published folders, newest first; not yet checked."""
-    if not directory.is_dir():
+    """Steps of all published folders, newest first; not yet checked. Raises OSError.
+
+    A folder that can't be read is not one without checkpoints: the training would begin anew.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    found = (_PUBLISHED.match(entry.name) for entry in directory.iterdir() if entry.is_dir())
+    found = (_PUBLISHED.match(name) for name in names)
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a published folder. Raises ValueError if it is missing, torn or misplaced."""
+    """The manifest of a published folder.
+
+    Raises ValueError if it is missing, torn or misplaced, OSError if it can't be read.
+    """
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ValueError(f"{MANIFEST}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -108,15 +118,16 @@ def record(path: Path) -> FileRecord:
 
 
 def problem(folder: Path, files: dict[str, FileRecord]) -> str | None:
-    """What is wrong with the first of these files that is not as its record says, or None."""
+    """What is wrong with the first of these files that is not as its record says, or None.
+
+    Raises OSError if one can't be read, FileNotFoundError if it is not there: neither says that the
+    checkpoint is damaged, as storage may fail on one node only.
+    """
     for name, expected in files.items():
-        try:
-            size = (folder / name).stat().st_size
-            if size != expected.size:
-                return f"{name} has {size} bytes, expected {expected.size}"
-            found = record(folder / name)
-        except OSError as error:
-            return f"{name}: {error.strerror}"
+        size = (folder / name).stat().st_size
+        if size != expected.size:
+            return f"{name} has {size} bytes, expected {expected.size}"
+        found = record(folder / name)
         if found != expected:
             return f"{name} has CRC-32 {found.crc32:08x}, expected {expected.crc32:08x}"
     return None
@@ -153,19 +164,25 @@ def prune(directory: Path, keep: int) -> None:
         discard(directory / folder_name(step))
 
 
-def clean(directory: Path, attempt: str) -> None:
+def clean(directory: Path, attempt: str | None = None) -> None:
     """Delete what other attempts left unfinished. What can't be deleted is left alone."""
     for entry in directory.glob(f"{TEMPORARY}*"):
-        if not entry.name.endswith(attempt):
+        if attempt is None or not entry.name.endswith(attempt):
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def set_aside(folder: Path) -> None:
-    """Take a damaged folder out of the way of the next search, in place of the last such one."""
+def set_aside(folder: Path, spare: Collection[str] = ()) -> str:
+    """Take a damaged folder out of the way of the next search; its new name.
+
+    Takes the place of those that earlier searches set aside, but for the names to ``spare``.
+    """
+    name = f"{CORRUPT}{folder.name}"
     with contextlib.suppress(OSError):
         for old in folder.parent.glob(f"{CORRUPT}*"):
-            shutil.rmtree(old, ignore_errors=True)
-        folder.rename(folder.parent / f"{CORRUPT}{folder.name}")
+            if old.name not in spare:
+                shutil.rmtree(old, ignore_errors=True)
+        folder.rename(folder.parent / name)
+    return name
 
 
 def discard(folder: Path) -> None:

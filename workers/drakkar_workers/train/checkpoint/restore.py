@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from drakkar_workers.errors import TrainingError
 from drakkar_workers.train.checkpoint import layout
-from drakkar_workers.train.checkpoint.layout import Manifest
+from drakkar_workers.train.checkpoint.layout import FileRecord, Manifest
 from drakkar_workers.train.world import World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +30,11 @@ def newest(
 ) -> Found | None:
     """The newest whole checkpoint in a folder of checkpoints; ``move`` sets damaged ones aside.
 
-    Rank 0 lists, every rank checks its share of the files, and one rank's doubt is enough.
+    Rank 0 lists, every rank checks its share of the files, and one rank's doubt is enough. Raises
+    TrainingError on all ranks if one of them can't read: that is no damage, and may pass.
     """
-    for step in world.from_first(layout.published(directory)):
+    aside: set[str] = set()
+    for step in by_first(world, lambda: layout.published(directory)):
         folder = directory / layout.folder_name(step)
         found, trouble = check(folder, world)
         if found is not None:
@@ -36,26 +42,92 @@ def newest(
         if world.is_first:
             warn(f"checkpoint {folder} is damaged ({trouble}); trying the one before")
             if move:
-                layout.set_aside(folder)
+                aside.add(layout.set_aside(folder, aside))
     return None
 
 
 def check(folder: Path, world: World) -> tuple[Found | None, str | None]:
-    """The checkpoint in this folder, or what is wrong with it; the same on all ranks."""
-    manifest: Manifest | None = None
-    trouble: str | None = None
-    if world.is_first:
-        try:
-            manifest = layout.read_manifest(folder)
-        except ValueError as error:
-            trouble = str(error)
-    manifest, trouble = world.from_first((manifest, trouble))
+    """The checkpoint in this folder, or what is wrong with it; the same on all ranks.
+
+    Raises TrainingError on all ranks if one of them can't read it.
+    """
+    manifest, trouble = by_first(world, lambda: _manifest(folder))
     if manifest is None:
         return None, trouble
     names = sorted(manifest.files)[world.rank :: world.size]
-    mine = layout.problem(folder, {name: manifest.files[name] for name in names})
-    troubles = [text for text in world.gather(mine) if text]
+    seen = world.gather(_look(folder, {name: manifest.files[name] for name in names}))
+    for rank, view in enumerate(seen):
+        if view.unread:
+            raise unreadable(f"rank {rank}: {view.unread}")
+    missing = [(rank, view.missing) for rank, view in enumerate(seen) if view.missing]
+    gone = by_first(world, lambda: [name for _, name in missing if not exists(folder / name)])
+    for rank, name in missing:
+        if name not in gone:
+            raise unreadable(f"rank {rank} does not see {folder / name}, which rank 0 does")
+    troubles = [view.damage for view in seen if view.damage]
+    troubles += [f"{name}: No such file or directory" for name in gone]
     return (None, troubles[0]) if troubles else (Found(folder, manifest), None)
+
+
+def by_first(world: World, read: Callable[[], T]) -> T:
+    """What rank 0 reads, on every rank. Raises TrainingError on every rank if it can't."""
+    found: list[T] = []
+    error: str | None = None
+    if world.is_first:
+        try:
+            found.append(read())
+        except OSError as failure:
+            error = str(failure)
+    found, error = world.from_first((found, error))
+    if error is not None:
+        raise unreadable(f"rank 0: {error}")
+    return found[0]
+
+
+def unreadable(what: str) -> TrainingError:
+    """Storage did not do its work; another try may find it better."""
+    return TrainingError("StorageError", what)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one rank found of its share of the files."""
+
+    damage: str | None = None
+    missing: str | None = None
+    """A file that is not there, as this rank's node sees the folder."""
+    unread: str | None = None
+
+
+def _look(folder: Path, files: dict[str, FileRecord]) -> _View:
+    missing: str | None = None
+    for name, expected in files.items():
+        try:
+            damage = layout.problem(folder, {name: expected})
+        except FileNotFoundError:
+            missing = missing or name
+        except OSError as error:
+            return _View(unread=str(error))
+        else:
+            if damage:
+                return _View(damage=damage)
+    return _View(missing=missing)
+
+
+def _manifest(folder: Path) -> tuple[Manifest | None, str | None]:
+    try:
+        return layout.read_manifest(folder), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def exists(path: Path) -> bool:
+    """Like ``Path.exists``, but raises OSError if it can't be known."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def load_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
