@@ -151,6 +151,8 @@ class Trainer:
         """Train to the last step. False if the gang was asked to leave before, its state saved.
 
         Raises TrainingError for a loss that is no number, or if the last state can't be saved.
+
+        Whoever is asked to leave has little time: the state is saved before anything is evaluated.
         """
         recipe, every = self._recipe, self._settings.checkpoint_every
         evaluated = -1
@@ -162,11 +164,14 @@ class Trainer:
             seconds = time.monotonic() - begin
             self.productive_seconds += seconds
             self._tell(agreed.loss, seconds)
-            if self.step % recipe.eval_every == 0 or self.step == recipe.steps:
+            due = self.step % recipe.eval_every == 0 or self.step == recipe.steps
+            if due and not agreed.leave:
                 self.evaluate()
                 evaluated = self.step
             self._note(self._saver.poll() if self._saver else None)
             if self.step == recipe.steps:
+                if agreed.leave:
+                    self._save_last(final=True)
                 break
             if agreed.leave:
                 self._save_last()
