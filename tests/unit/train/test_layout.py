@@ -137,9 +137,19 @@ def test_only_published_folders_count(tmp_path):
 def test_prune_keeps_the_newest(tmp_path):
     for step in (5, 30, 10, 20):
         publish(tmp_path, step)
-    layout.prune(tmp_path, 2)
+    layout.prune(tmp_path, 2, newest=30)
     assert layout.published(tmp_path) == [30, 20]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(0, [40, 30, 20]), (1, [40, 30, 20]), (2, [40, 30, 20, 10])]
+)
+def test_prune_keeps_what_was_just_published(keep, left, tmp_path):
+    for step in (5, 10, 20, 30, 40):
+        publish(tmp_path, step)
+    layout.prune(tmp_path, keep, newest=20)
+    assert layout.published(tmp_path) == left
 
 
 def test_clean_leaves_this_attempt_alone(tmp_path):

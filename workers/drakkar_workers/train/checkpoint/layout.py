@@ -158,9 +158,14 @@ def publish(temporary: Path, manifest: Manifest) -> Path:
     return target
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest published folders. Raises OSError."""
-    for step in published(directory)[keep:]:
+def prune(directory: Path, keep: int, newest: int) -> None:
+    """Delete all but the ``keep`` newest published folders up to step ``newest``. Raises OSError.
+
+    ``newest`` was just published and stays. Later steps are of a past that the training has left,
+    as after a damaged checkpoint: they neither count nor are they touched.
+    """
+    older = [step for step in published(directory) if step < newest]
+    for step in older[max(0, keep - 1) :]:
         discard(directory / folder_name(step))
 
 

@@ -120,7 +120,7 @@ class Saver:
                     folder = layout.publish(
                         temporary, manifest.model_copy(update={"files": merged})
                     )
-                    layout.prune(self._directory, self._keep)
+                    layout.prune(self._directory, self._keep, manifest.step)
                 except (OSError, ValueError) as failure:
                     error = describe(failure)
             if folder is None:
