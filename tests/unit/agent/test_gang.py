@@ -293,6 +293,19 @@ def test_configuration_error_is_final() -> None:
     assert table.gang.restarts == []
 
 
+def test_a_superseded_gang_is_not_started_again_in_place() -> None:
+    table = Table()
+    table.run()
+    end = Exit(code=1, reason="Superseded", message="the folder belongs to another attempt")
+    for _ in range(2):
+        for replica in range(3):
+            command = table.beat(replica, end)
+    assert table.gang.phase is Phase.FAILED
+    failure = table.gang.failure
+    assert failure.reason == "Superseded" and failure.retryable and failure.replica == 0
+    assert command.action == "wait"
+
+
 def test_lost_pod_is_no_restart_of_processes() -> None:
     table = Table()
     table.run()

@@ -181,3 +181,13 @@ def test_clean_before_the_attempt_has_a_name_sweeps_all(tmp_path):
 def test_the_digest_of_a_recipe_ignores_order():
     assert layout.recipe_digest({"a": 1, "b": 2}) == layout.recipe_digest({"b": 2, "a": 1})
     assert layout.recipe_digest({"a": 1}) != layout.recipe_digest({"a": 2})
+
+
+def test_the_newest_claim_owns_the_folder(tmp_path):
+    layout.check_owner(tmp_path, "1-a")
+    layout.claim(tmp_path, "1-a")
+    layout.check_owner(tmp_path, "1-a")
+    layout.claim(tmp_path, "1-b")
+    with pytest.raises(layout.SupersededError, match="belongs to attempt '1-b' now"):
+        layout.check_owner(tmp_path, "1-a")
+    assert [path.name for path in tmp_path.iterdir()] == [layout.OWNER]

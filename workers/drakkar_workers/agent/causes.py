@@ -17,6 +17,8 @@ _FOLLOW_UP = re.compile(
 
 
 HUNG = "ProcessHung"
+SUPERSEDED = "Superseded"
+"""What a trainer tells that has found its checkpoint folder taken over by another gang."""
 POD = "PodLost"
 
 

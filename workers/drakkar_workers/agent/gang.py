@@ -321,6 +321,10 @@ class Gang:
             return self._enter(Phase.MEETING, now)
         # The first news need not be of the first failure.
         first = causes.culprit(self._exits.values())
+        if first is not None and first.exit.reason == causes.SUPERSEDED:
+            # Started again in place it would take the folder back from the gang that follows it.
+            text = causes.crash(first).message
+            return self._fail(causes.SUPERSEDED, text, first.replica, retryable=True, now=now)
         return self._restart_or_fail(causes.crash(first) if first else self._cause, now)
 
     def _stopped(self, seat: Seat) -> bool:

@@ -130,13 +130,13 @@ def lost_peer(error: BaseException) -> bool:
 def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -> Trainer:
     saver, started = None, time.time()
     if given.checkpoint_dir is not None:
+        folder = given.checkpoint_dir
         attempt = world.from_first(f"{given.epoch}-{uuid.uuid4().hex[:8]}")
+        restore.by_first(world, lambda: layout.claim(folder, attempt))
         if world.is_first:
-            layout.clean(given.checkpoint_dir, attempt)
-            started = first_start(given.checkpoint_dir, started)
-        saver = Saver(
-            given.checkpoint_dir, keep=given.checkpoint_keep, attempt=attempt, world=world
-        )
+            layout.clean(folder, attempt)
+            started = first_start(folder, started)
+        saver = Saver(folder, keep=given.checkpoint_keep, attempt=attempt, world=world)
     started = world.from_first(started)
     trainer = Trainer(given, corpus, world, reporter, saver=saver, started=started)
     if world.is_first:

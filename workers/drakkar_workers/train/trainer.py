@@ -301,6 +301,8 @@ class Trainer:
             return
         self._save(final=final)
         outcome = self._saver.wait()
+        if outcome is not None and outcome.superseded:
+            self._note(outcome)
         if outcome is None or outcome.folder is None:
             why = outcome.error if outcome else "no outcome"
             raise TrainingError("CheckpointFailed", f"step {self.step} could not be saved: {why}")
@@ -309,6 +311,8 @@ class Trainer:
     def _note(self, outcome: Outcome | None) -> None:
         if outcome is None:
             return
+        if outcome.superseded:
+            raise TrainingError("Superseded", outcome.error or "a newer attempt has the folder")
         if outcome.folder is not None:
             root = self._settings.checkpoint_root or outcome.folder.parent
             self._reporter.checkpoint(

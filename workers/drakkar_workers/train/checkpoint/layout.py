@@ -6,6 +6,7 @@ step-00000050/            published: complete, never changed again
   rank-00000.json         state that each rank has for itself
 .tmp-step-00000100-ID/    being written, or left behind by a process that died
 .corrupt-step-00000075/   was found damaged; kept for whoever wants to know why
+OWNER                     the newest attempt that writes here; older ones must not
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 CORRUPT = ".corrupt-"
+OWNER = "OWNER"
 _PUBLISHED = re.compile(r"^step-(\d{8,})$")
 _READ_BYTES = 1 << 22
 
@@ -58,6 +60,10 @@ class Manifest(_Strict):
     """All sizes of the model (``model.Shape``): a checkpoint of another model is refused."""
     data_sha256: str
     files: dict[str, FileRecord]
+
+
+class SupersededError(RuntimeError):
+    """A newer attempt has taken the checkpoint folder over."""
 
 
 def recipe_digest(recipe: dict[str, Any]) -> str:
@@ -174,6 +180,30 @@ def clean(directory: Path, attempt: str | None = None) -> None:
     for entry in directory.glob(f"{TEMPORARY}*"):
         if attempt is None or not entry.name.endswith(attempt):
             shutil.rmtree(entry, ignore_errors=True)
+
+
+def claim(directory: Path, attempt: str) -> None:
+    """Make this attempt the only one that may publish and delete here. Raises OSError."""
+    temporary = directory / f"{TEMPORARY}owner-{attempt}"
+    write_synced(temporary, attempt.encode())
+    temporary.rename(directory / OWNER)
+    sync(directory)
+
+
+def check_owner(directory: Path, attempt: str) -> None:
+    """Raises SupersededError if another attempt has claimed the folder since, OSError.
+
+    A node that is cut off from the control plane may still reach the storage: its gang trains on
+    while the next one runs elsewhere. If somebody has deleted the file nobody else has claimed it.
+    """
+    try:
+        owner = (directory / OWNER).read_text()
+    except FileNotFoundError:
+        return
+    if owner != attempt:
+        raise SupersededError(
+            f"{directory} belongs to attempt {owner[:64]!r} now; this is attempt {attempt!r}"
+        )
 
 
 def set_aside(folder: Path, spare: Collection[str] = ()) -> str:

@@ -37,6 +37,8 @@ class Outcome:
     """The published folder, None if it failed."""
     error: str | None
     seconds: float
+    superseded: bool = False
+    """A newer attempt owns the folder: nothing may be published there any more."""
 
 
 class Saver:
@@ -91,16 +93,21 @@ class Saver:
     ) -> None:
         begin = time.monotonic()
         folder: Path | None = None
+        superseded = False
         try:
-            folder, error = self._write(tensors, manifest, own, export)
+            folder, error, superseded = self._write(tensors, manifest, own, export)
         except Exception as failure:
             error = describe(failure)
-        self._outcome = Outcome(manifest.step, folder, error, time.monotonic() - begin)
+        seconds = time.monotonic() - begin
+        self._outcome = Outcome(manifest.step, folder, error, seconds, superseded)
 
     def _write(
         self, tensors: dict[str, Tensor], manifest: Manifest, own: bytes, export: Export | None
-    ) -> tuple[Path | None, str | None]:
-        """The published folder or what went wrong; raises only if the peers are out of reach."""
+    ) -> tuple[Path | None, str | None, bool]:
+        """The published folder, or what went wrong and whether that is a newer owner.
+
+        Raises only if the peers are out of reach.
+        """
         temporary = self._directory / layout.temporary_name(manifest.step, self._attempt)
         files: dict[str, FileRecord] = {}
         error: str | None = None
@@ -112,20 +119,25 @@ class Saver:
             error = describe(failure)
         reports = self._world.saver_gather((error, files))
         folder: Path | None = None
+        superseded = False
         if self._world.is_first:
             error = next((text for text, _ in reports if text), None)
             if error is None:
                 merged = {name: record for _, part in reports for name, record in part.items()}
                 try:
+                    layout.check_owner(self._directory, self._attempt)
                     folder = layout.publish(
                         temporary, manifest.model_copy(update={"files": merged})
                     )
+                    layout.check_owner(self._directory, self._attempt)
                     layout.prune(self._directory, self._keep, manifest.step)
+                except layout.SupersededError as failure:
+                    error, superseded = str(failure), True
                 except (OSError, ValueError) as failure:
                     error = describe(failure)
             if folder is None:
                 shutil.rmtree(temporary, ignore_errors=True)
-        return self._world.saver_from_first((folder, error))
+        return self._world.saver_from_first((folder, error, superseded))
 
     def _write_tensors(self, temporary: Path, tensors: dict[str, Tensor]) -> None:
         save(
