@@ -59,7 +59,7 @@ class ControlPlane:
         self._paths.images.mkdir(parents=True, exist_ok=True)
         archives = {
             "pause.tar": images.pause_image(self._programs.pause.read_bytes()),
-            "drakkar.tar": images.drakkar_image(runtime.search_path()),
+            "drakkar.tar": images.drakkar_image(runtime.environment_in_pods()),
         }
         for name, content in archives.items():
             (self._paths.images / name).write_bytes(content)

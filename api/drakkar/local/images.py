@@ -61,13 +61,13 @@ def drakkar_files() -> list[Entry]:
     ]
 
 
-def drakkar_image(search_path: Iterable[str]) -> bytes:
-    """Drakkar's image: a shell as an ordinary user, with these folders on PATH."""
+def drakkar_image(environment: Mapping[str, str]) -> bytes:
+    """Drakkar's image: a shell as an ordinary user, with these variables."""
     config = ImageConfig(
         command=["/bin/sh"],
         user=f"{USER_ID}:{USER_ID}",
         environment={
-            "PATH": ":".join(search_path),
+            **environment,
             "LANG": "C.UTF-8",
             # The environment is mounted read-only: byte code could not be written anyway.
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from drakkar.local.kubeapi import KubeApi
 from drakkar.local.paths import checkout
 from drakkar.local.process import run
 from drakkar.local.progress import Progress, Silent
+from drakkar.local.runtime import python_in_pods
 
 NAMESPACE = "drakkar-system"
 RELEASE = "drakkar"
@@ -55,7 +55,7 @@ def install(
     for file in values:
         command += ["--values", file]
     with progress.step("Installing the operator with Helm"):
-        run([*command, "--wait", "--timeout", "180s"])
+        run([*command, "--wait", "--timeout", "110s"])
 
 
 def local_settings(root: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ def local_settings(root: Path) -> dict[str, str]:
 
     The operator runs from the checkout, so a digest of its code makes Helm replace it on a change.
     """
-    python = f"{sys.prefix}/bin/python"
+    python = python_in_pods()
     annotation = CODE_ANNOTATION.replace(".", "\\.")
     return {
         "python": python,

@@ -24,7 +24,10 @@ RUNTIME_CLASS = "drakkar-local"
 CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 
 _HOST_FILES = ("/usr", "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf.d")
-_DATA_IN_POD = "/opt/drakkar/data"
+_IN_POD = Path("/opt/drakkar")
+"""As in the images: a pod has the same paths wherever the checkout lies. Its own path may be hidden
+in a pod, by the pod's /tmp for example."""
+_SOURCE_FOLDERS = ("api", "operator", "workers", "gpu_plugins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,36 @@ def host_mounts() -> list[HostMount]:
     mounts = [HostMount(part, part) for path in found for part in readable_parts(path)]
     data = data_folder()
     data.mkdir(parents=True, exist_ok=True)
-    return [*mounts, HostMount(data, Path(_DATA_IN_POD))]
+    mounts.append(HostMount(data, _IN_POD / "data"))
+    if sys.prefix != sys.base_prefix:
+        mounts += _mounted_at(Path(sys.prefix), _IN_POD / "venv")
+    if source_tree:
+        for name in _SOURCE_FOLDERS:
+            if (source_tree / name).is_dir():
+                mounts += _mounted_at(source_tree / name, _IN_POD / "src" / name)
+    return mounts
 
 
-def search_path() -> list[str]:
-    """PATH in pods: the environment's programs first."""
-    return [str(Path(sys.prefix) / "bin"), "/usr/local/bin", "/usr/bin", "/bin"]
+def _mounted_at(source: Path, destination: Path) -> list[HostMount]:
+    parts = readable_parts(source)
+    return [HostMount(part, destination / part.relative_to(source)) for part in parts]
+
+
+def python_in_pods() -> str:
+    """Path of this environment's Python in pods."""
+    if sys.prefix == sys.base_prefix:
+        return sys.executable
+    return str(_IN_POD / "venv/bin/python")
+
+
+def environment_in_pods() -> dict[str, str]:
+    """Variables by which pods find programs and packages of this environment."""
+    programs = [str(Path(python_in_pods()).parent), "/usr/local/bin", "/usr/bin", "/bin"]
+    variables = {"PATH": ":".join(programs)}
+    if checkout():
+        folders = [str(_IN_POD / "src" / name) for name in _SOURCE_FOLDERS]
+        variables["PYTHONPATH"] = ":".join(folders)
+    return variables
 
 
 def with_host_mounts(spec: dict[str, Any], mounts: Iterable[HostMount]) -> dict[str, Any]:

@@ -166,8 +166,8 @@ def test_certificates_name_users_groups_and_hosts(tmp_path: Path) -> None:
 
 
 def test_images_are_the_same_each_time_and_name_themselves() -> None:
-    archive = images.drakkar_image(["/venv/bin", "/usr/bin"])
-    assert archive == images.drakkar_image(["/venv/bin", "/usr/bin"])
+    archive = images.drakkar_image({"PATH": "/venv/bin:/usr/bin"})
+    assert archive == images.drakkar_image({"PATH": "/venv/bin:/usr/bin"})
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
 
         def read(name: str) -> bytes:
@@ -384,3 +384,14 @@ def test_nodes_keep_their_numbers() -> None:
     assert [record.number(name) for name in ("a", "b", "a")] == [1, 2, 1]
     del record.numbers["a"]
     assert record.number("c") == 1
+
+
+def test_pods_find_the_environment_wherever_the_checkout_lies() -> None:
+    """A checkout below /tmp is hidden in pods by their own /tmp."""
+    places = {str(mount.destination): mount.source for mount in runtime.host_mounts()}
+    assert not runtime.python_in_pods().startswith("/tmp")
+    variables = runtime.environment_in_pods()
+    assert variables["PATH"].split(":")[0] == str(Path(runtime.python_in_pods()).parent)
+    source = Path(runtime.__file__).parents[2]
+    assert places["/opt/drakkar/src/api"] == source
+    assert "/opt/drakkar/src/api" in variables["PYTHONPATH"].split(":")
