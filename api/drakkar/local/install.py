@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +47,10 @@ def install(
             _apply_definitions(api, chart / "crds")
         _ensure_namespace(api)
         local = api.find("/apis/node.k8s.io/v1/runtimeclasses/drakkar-local") is not None
+    where: list[str | Path] = ["--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
+    _unlock(helm, where)
     command: list[str | Path] = [helm, "upgrade", "--install", RELEASE, chart]
-    command += ["--kubeconfig", kubeconfig, "--namespace", NAMESPACE, "--skip-crds"]
+    command += [*where, "--skip-crds"]
     if local:
         command += ["--values", chart / "values-local.yaml"]
         for name, value in local_settings(root).items():
@@ -56,6 +59,20 @@ def install(
         command += ["--values", file]
     with progress.step("Installing the operator with Helm"):
         run([*command, "--wait", "--timeout", "110s"])
+
+
+def _unlock(helm: Path, where: Sequence[str | Path]) -> None:
+    """Remove a release that an interrupted Helm left half-made: Helm would refuse to touch it.
+
+    Jobs and their kinds are not part of the release and stay.
+    """
+    answer = run([helm, "status", RELEASE, *where, "--output", "json"], check=False)
+    try:
+        state = str(json.loads(answer)["info"]["status"])
+    except (ValueError, KeyError, TypeError):
+        return
+    if state.startswith("pending"):
+        run([helm, "uninstall", RELEASE, *where])
 
 
 def local_settings(root: Path) -> dict[str, str]:
