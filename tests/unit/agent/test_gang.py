@@ -306,6 +306,29 @@ def test_a_superseded_gang_is_not_started_again_in_place() -> None:
     assert command.action == "wait"
 
 
+def test_a_rank_that_does_not_die_fails_its_replica() -> None:
+    table = Table()
+    table.run()
+    table.beat(0, BUG)
+    table.beat(1, None)
+    table.beat(2, None)
+    table.beat(0, BUG)
+    table.later(table.timing.stuck)
+    assert table.gang.phase is Phase.RECOVERING
+    table.later(1)
+    failure = table.gang.failure
+    assert (failure.reason, failure.replica, failure.retryable) == ("ProcessStuck", 1, True)
+    assert "replica 1 on node node-1" in failure.message
+    assert table.beat(1, None).action == "fail"
+    # Its successor comes; another that is stuck is not waited for either.
+    table.beat(1, pod="b", epoch=0)
+    assert table.gang.phase is Phase.MEETING
+    table.later(table.timing.stuck + 2)
+    assert table.gang.failure.replica == 2
+    table.beat(2, pod="b", epoch=0)
+    assert table.gang.phase is Phase.RUNNING
+
+
 def test_lost_pod_is_no_restart_of_processes() -> None:
     table = Table()
     table.run()

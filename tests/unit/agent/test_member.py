@@ -61,6 +61,15 @@ def test_ends_stop_first_and_then_quit(action, code: int) -> None:
     assert decide(replace(RUNNING, command=command, alive=False), NOW, TIMING) == Quit(code)
 
 
+@pytest.mark.parametrize("action", ["fail", "leave"])
+def test_trainers_that_cannot_be_killed_do_not_hold_the_agent(action) -> None:
+    command = Command(action=action, epoch=3, exit_code=1)
+    stuck = replace(RUNNING, command=command, sent=9)
+    assert decide(replace(stuck, sent_at=NOW - 1), NOW, TIMING) is None
+    assert decide(replace(stuck, sent_at=NOW - 6), NOW, TIMING) == Quit(1)
+    assert decide(replace(stuck, sent_at=NOW - 6, command=WAIT), NOW, TIMING) is None
+
+
 def test_kill_delay_gives_a_chance_first() -> None:
     timing = replace(TIMING, kill_delay=2)
     stop = replace(RUNNING, command=WAIT)

@@ -17,6 +17,7 @@ _FOLLOW_UP = re.compile(
 
 
 HUNG = "ProcessHung"
+STUCK = "ProcessStuck"
 SUPERSEDED = "Superseded"
 """What a trainer tells that has found its checkpoint folder taken over by another gang."""
 POD = "PodLost"

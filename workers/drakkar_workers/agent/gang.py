@@ -286,6 +286,8 @@ class Gang:
                 return False
 
     def _meet(self, now: float) -> bool:
+        if self._stuck([seat for seat in self._seats if seat.fresh(now) and seat.alive], now):
+            return True
         if now < self._not_before or not all(seat.joined(now) for seat in self._seats):
             return False
         self.epoch += 1
@@ -311,8 +313,9 @@ class Gang:
         """Once no trainer runs any more, the cause is known: restart or give up."""
         if self._misconfigured(now):
             return True
-        if any(seat.fresh(now) and not self._stopped(seat) for seat in self._seats):
-            return False
+        busy = [seat for seat in self._seats if seat.fresh(now) and not self._stopped(seat)]
+        if busy:
+            return self._stuck(busy, now)
         assert self._cause is not None
         gone = any(seat.leaving or not seat.fresh(now) for seat in self._seats)
         if gone or self._cause.reason == causes.POD:
@@ -326,6 +329,27 @@ class Gang:
             text = causes.crash(first).message
             return self._fail(causes.SUPERSEDED, text, first.replica, retryable=True, now=now)
         return self._restart_or_fail(causes.crash(first) if first else self._cause, now)
+
+    def _stuck(self, busy: list[Seat], now: float) -> bool:
+        """Fail for the first of these that has not stopped its trainers in time.
+
+        SIGKILL does not end a process that waits for a lost disk: another pod, elsewhere, may run.
+        """
+        for seat in self._seats:
+            if seat.busy_since is not None and seat not in busy:
+                seat.busy_since = None
+        for seat in busy:
+            assert seat.beat is not None
+            if seat.busy_since is None:
+                seat.busy_since = now
+            waited = now - seat.busy_since
+            if waited > self._timing.stuck:
+                text = (
+                    f"replica {seat.replica} on node {seat.beat.node} has not stopped its trainers "
+                    f"for {waited:.0f} s; the kernel may hold them"
+                )
+                return self._fail(causes.STUCK, text, seat.replica, retryable=True, now=now)
+        return False
 
     def _stopped(self, seat: Seat) -> bool:
         """Whether it has heard that this epoch is over and runs nothing.
@@ -390,6 +414,8 @@ class Gang:
 
     def _enter(self, phase: Phase, now: float) -> bool:
         self.phase, self._since = phase, now
+        for seat in self._seats:
+            seat.busy_since = None
         self._touch(now)
         return True
 

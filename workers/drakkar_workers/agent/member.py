@@ -7,6 +7,8 @@ from drakkar.exitcodes import ExitCode
 from drakkar_workers.agent.timing import Timing
 from drakkar_workers.agent.wire import Command
 
+UNKILLABLE_SECONDS = 5.0
+"""After SIGKILL: who still runs then is held by the kernel, and not even its agent can wait."""
 DUMP_SECONDS = 0.3
 """For trainers to write their stacks before they are killed."""
 TERMINATED = 128 + signal.SIGTERM
@@ -56,7 +58,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Quit:
-    """Exit; no trainer runs."""
+    """Exit; no trainer runs, or none that could be killed."""
 
     code: int
 
@@ -68,7 +70,10 @@ def decide(now: Situation, time: float, timing: Timing) -> Step | None:
     """The next thing to do, None if it is to wait."""
     command = now.command
     if command is not None and command.action in ("finish", "fail", "leave"):
-        return _stop(now, time, timing) if now.alive else Quit(command.exit_code)
+        killed = now.sent == signal.SIGKILL and time - now.sent_at > UNKILLABLE_SECONDS
+        if now.alive and not killed:
+            return _stop(now, time, timing)
+        return Quit(command.exit_code)
     # Whoever cannot hear the coordinator may have been replaced: its trainers must not go on.
     unheard = command is None or time - now.contact > timing.peer_timeout
     if now.leaving_since is not None:

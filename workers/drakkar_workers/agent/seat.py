@@ -16,6 +16,8 @@ class Seat:
     """Silence in seconds after which the pod counts as lost."""
     beat: Heartbeat | None = None
     heard: float = float("-inf")
+    busy_since: float | None = None
+    """Since when it is expected to run nothing and does."""
     retired: set[str] = field(default_factory=set)
     """Incarnations that must not come back to this place."""
 

@@ -17,6 +17,8 @@ class Timing:
     kill_delay: float = 0.0
     """Between SIGTERM and SIGKILL when trainers are stopped for a restart. Their collectives are
     stuck by then, so that most have nothing to gain from a delay."""
+    stuck: float = 60.0
+    """For a replica to stop its trainers; one that the kernel holds (state D) does not die."""
     drain: float = 10.0
     """For the other ranks to leave after some left with their state saved."""
     farewell: float = 5.0
