@@ -45,12 +45,16 @@ class Table:
         leaving: bool = False,
         finished: bool = False,
         step: int | None = None,
+        messages: int = 0,
         started: float = 0.0,
     ):
         """``exits``: one per local rank; None for a rank that runs."""
         first = replica * self.config.processes_per_replica
         epoch = epoch if epoch is not None else (self.gang.epoch if exits else 0)
-        ranks = [RankStatus(rank=first + i, step=step, exit=e) for i, e in enumerate(exits)]
+        ranks = [
+            RankStatus(rank=first + i, step=step, messages=messages, exit=e)
+            for i, e in enumerate(exits)
+        ]
         # As an agent does, it comes again as long as it hears something new.
         for _ in range(3):
             self.sequence += 1
@@ -466,6 +470,18 @@ def test_steps_of_any_rank_are_life() -> None:
         table.later(50)
         table.beat(2, None, step=step)
     assert table.gang.phase is Phase.RUNNING
+
+
+def test_any_message_of_any_rank_is_life() -> None:
+    table = Table(hang_timeout_seconds=60)
+    table.run()
+    for count in range(1, 11):
+        table.later(50)
+        table.beat(2, None, messages=count)
+    assert table.gang.phase is Phase.RUNNING
+    table.later(61)
+    table.beat(2, None, messages=10)
+    assert table.gang.phase is Phase.RECOVERING
 
 
 def test_trainers_stopped_for_lost_contact_restart_the_gang_uncounted() -> None:

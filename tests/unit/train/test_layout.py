@@ -191,3 +191,11 @@ def test_the_newest_claim_owns_the_folder(tmp_path):
     with pytest.raises(layout.SupersededError, match="belongs to attempt '1-b' now"):
         layout.check_owner(tmp_path, "1-a")
     assert [path.name for path in tmp_path.iterdir()] == [layout.OWNER]
+
+
+def test_checking_shows_life(tmp_path):
+    folder = publish(tmp_path, 1)
+    pulses = []
+    files = layout.read_manifest(folder).files
+    assert layout.problem(folder, files, lambda: pulses.append(1)) is None
+    assert pulses == [1]

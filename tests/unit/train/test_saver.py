@@ -1,11 +1,13 @@
 """Saving by one rank alone, without a gang."""
 
 import errno
+import time
 
 import pytest
 import torch
 
 from drakkar_workers.errors import TrainingError
+from drakkar_workers.train import report
 from drakkar_workers.train.checkpoint import layout
 from drakkar_workers.train.checkpoint.layout import Manifest
 from drakkar_workers.train.checkpoint.saver import Outcome, Saver
@@ -81,3 +83,34 @@ def test_the_training_ends_with_the_reason():
     with pytest.raises(TrainingError, match="belongs to") as caught:
         trainer._note(Outcome(2, None, "it belongs to attempt 'new' now", 0.1, superseded=True))
     assert caught.value.reason == "Superseded"
+
+
+def test_the_wait_for_a_save_shows_life_but_not_for_ever(tmp_path, monkeypatch):
+    pulses = []
+    layout.claim(tmp_path, "a")
+    world = World(0, 1, torch.device("cpu"), None)
+    slow = Saver(
+        tmp_path,
+        keep=1,
+        attempt="a",
+        world=world,
+        pulse=lambda: pulses.append(time.monotonic()),
+        patience=0.6,
+    )
+    monkeypatch.setattr(slow, "_write", lambda *_arguments: (time.sleep(1.2), None, False))
+    began = time.monotonic()
+    save(slow, 1)
+    assert time.monotonic() - began >= 1.2
+    assert len(pulses) >= 2 and pulses[-1] - began < 1.1
+
+
+def test_a_pulse_repeats_the_phase_once_a_second(monkeypatch):
+    sent, now = [], [100.0]
+    monkeypatch.setattr(report.channel, "send_phase", lambda **fields: sent.append(fields["phase"]))
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    reporter = report.Reporter(rank=1, epoch=1, total_steps=2, metrics=None)
+    reporter.phase("restoring")
+    for _ in range(25):
+        now[0] += 0.1
+        reporter.pulse()
+    assert sent == ["restoring"] * 3

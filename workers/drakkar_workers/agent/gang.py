@@ -506,4 +506,4 @@ def _essence(beat: Heartbeat) -> tuple[object, ...]:
 
 
 def _signs_of_life(beat: Heartbeat) -> tuple[object, ...]:
-    return beat.epoch, *((s.rank, s.step, s.phase, s.exit is None) for s in beat.ranks)
+    return beat.epoch, *((s.rank, s.step, s.phase, s.messages, s.exit is None) for s in beat.ranks)

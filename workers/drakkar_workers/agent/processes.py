@@ -38,6 +38,7 @@ class Trainer:
     rank: int
     pid: int | None = None
     step: int | None = None
+    messages: int = 0
     phase: PhaseName = "starting"
     error: ErrorMessage | None = None
     error_time: float = 0.0
@@ -140,6 +141,7 @@ class Processes:
         trainer = self.trainers.get(message.rank)
         if trainer is None or trainer.exit is not None or message.epoch != self.epoch:
             return False
+        trainer.messages += 1
         match message:
             case StepMessage():
                 trainer.step = message.step
@@ -303,6 +305,7 @@ def _status(trainer: Trainer, now: float) -> RankStatus:
         rank=trainer.rank,
         step=trainer.step,
         phase=trainer.phase,
+        messages=trainer.messages,
         process_state=_process_state(trainer.pid) if end is None else None,
         exit=end,
     )

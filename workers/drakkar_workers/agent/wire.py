@@ -41,6 +41,7 @@ class RankStatus(Model):
     rank: int = Field(ge=0, lt=1 << 20)
     step: Count | None = None
     phase: PhaseName = "starting"
+    messages: Count = Field(default=0, description="That the process has sent: each shows life.")
     process_state: str | None = Field(
         default=None,
         max_length=1,

@@ -31,6 +31,8 @@ from drakkar_workers.train.world import World
 
 METRICS = "metrics.jsonl"
 RUN_FILE = "run.json"
+SAVING_TIMEOUTS = 5
+"""A save may take this many times as long as a step before it is taken for hung."""
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 """Errors of a checkpoint folder that stay until somebody changes the volume or the path. EEXIST: a
 file is where the folder should be."""
@@ -136,7 +138,14 @@ def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -
         if world.is_first:
             layout.clean(folder, attempt)
             started = first_start(folder, started)
-        saver = Saver(folder, keep=given.checkpoint_keep, attempt=attempt, world=world)
+        saver = Saver(
+            folder,
+            keep=given.checkpoint_keep,
+            attempt=attempt,
+            world=world,
+            pulse=reporter.pulse,
+            patience=SAVING_TIMEOUTS * given.timeout_seconds,
+        )
     started = world.from_first(started)
     trainer = Trainer(given, corpus, world, reporter, saver=saver, started=started)
     if world.is_first:
@@ -160,7 +169,7 @@ def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter
     own_job = True
     found = None
     if given.checkpoint_dir is not None:
-        found = restore.newest(given.checkpoint_dir, world, reporter.warn)
+        found = restore.newest(given.checkpoint_dir, world, reporter.warn, pulse=reporter.pulse)
     if found is None and given.restore_from is not None:
         own_job = False
         found = _source(given.restore_from, world, reporter)
@@ -173,11 +182,12 @@ def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter
 
 def _source(folder: Path, world: World, reporter: Reporter) -> restore.Found:
     """The checkpoint that ``restoreFrom`` names: a step's folder, or a folder of them."""
+    trouble: str | None = None
     is_step = restore.by_first(world, lambda: restore.exists(folder / layout.MANIFEST))
     if is_step:
-        found, trouble = restore.check(folder, world)
+        found, trouble = restore.check(folder, world, reporter.pulse)
     else:
-        found, trouble = restore.newest(folder, world, reporter.warn, move=False), None
+        found = restore.newest(folder, world, reporter.warn, move=False, pulse=reporter.pulse)
     if found is None:
         why = trouble or "no checkpoint there"
         raise ConfigError(f"spec.checkpoint.restoreFrom: {folder}: {why}")

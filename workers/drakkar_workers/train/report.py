@@ -10,6 +10,8 @@ from drakkar_workers import channel
 
 LINE_SECONDS = 1.0
 """At most one progress line in this time."""
+PULSE_SECONDS = 1.0
+"""Between two words of a rank that is busy with something long."""
 
 
 class Reporter:
@@ -21,6 +23,8 @@ class Reporter:
         self._total = total_steps
         self._metrics = metrics if rank == 0 else None
         self._last_line = 0.0
+        self._phase: channel.PhaseName = "starting"
+        self._told = 0.0
 
     def say(self, text: str) -> None:
         """A line that this rank alone has to tell."""
@@ -32,7 +36,16 @@ class Reporter:
 
     def phase(self, phase: channel.PhaseName) -> None:
         """What this rank does from now on."""
+        self._phase, self._told = phase, time.monotonic()
         channel.send_phase(rank=self.rank, phase=phase)
+
+    def pulse(self) -> None:
+        """Say that the work goes on, at most once a second: silence is taken for a hang.
+
+        Only to be called where something was done since the last call.
+        """
+        if time.monotonic() - self._told >= PULSE_SECONDS:
+            self.phase(self._phase)
 
     def step(
         self,

@@ -199,6 +199,7 @@ class Trainer:
             for at in range(0, len(starts), size):
                 ids, targets = self._windows(self._corpus.held_out, starts[at : at + size])
                 total += self.model(ids, targets).item()
+                self._reporter.pulse()
         self.model.train()
         total, tokens = self._world.sum((total, float(len(starts) * recipe.sequence_length)))
         loss = total / tokens

@@ -17,7 +17,7 @@ import re
 import shutil
 import uuid
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,17 +113,20 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def record(path: Path) -> FileRecord:
-    """Size and checksum of a file as it is on disk."""
+def record(path: Path, pulse: Callable[[], None] = lambda: None) -> FileRecord:
+    """Size and checksum of a file as it is on disk; ``pulse`` is called again and again."""
     crc, size = 0, 0
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
             crc = zlib.crc32(block, crc)
             size += len(block)
+            pulse()
     return FileRecord(size=size, crc32=crc)
 
 
-def problem(folder: Path, files: dict[str, FileRecord]) -> str | None:
+def problem(
+    folder: Path, files: dict[str, FileRecord], pulse: Callable[[], None] = lambda: None
+) -> str | None:
     """What is wrong with the first of these files that is not as its record says, or None.
 
     Raises OSError if one can't be read, FileNotFoundError if it is not there: neither says that the
@@ -133,7 +136,7 @@ def problem(folder: Path, files: dict[str, FileRecord]) -> str | None:
         size = (folder / name).stat().st_size
         if size != expected.size:
             return f"{name} has {size} bytes, expected {expected.size}"
-        found = record(folder / name)
+        found = record(folder / name, pulse)
         if found != expected:
             return f"{name} has CRC-32 {found.crc32:08x}, expected {expected.crc32:08x}"
     return None

@@ -26,17 +26,23 @@ class Found:
 
 
 def newest(
-    directory: Path, world: World, warn: Callable[[str], None], *, move: bool = True
+    directory: Path,
+    world: World,
+    warn: Callable[[str], None],
+    *,
+    move: bool = True,
+    pulse: Callable[[], None] = lambda: None,
 ) -> Found | None:
     """The newest whole checkpoint in a folder of checkpoints; ``move`` sets damaged ones aside.
 
-    Rank 0 lists, every rank checks its share of the files, and one rank's doubt is enough. Raises
-    TrainingError on all ranks if one of them can't read: that is no damage, and may pass.
+    ``pulse`` is called again and again while files are read. Rank 0 lists, every rank checks its
+    share of the files, and one rank's doubt is enough. Raises TrainingError on all ranks if one of
+    them can't read: that is no damage, and may pass.
     """
     aside: set[str] = set()
     for step in by_first(world, lambda: layout.published(directory)):
         folder = directory / layout.folder_name(step)
-        found, trouble = check(folder, world)
+        found, trouble = check(folder, world, pulse)
         if found is not None:
             return found
         if world.is_first:
@@ -46,7 +52,9 @@ def newest(
     return None
 
 
-def check(folder: Path, world: World) -> tuple[Found | None, str | None]:
+def check(
+    folder: Path, world: World, pulse: Callable[[], None] = lambda: None
+) -> tuple[Found | None, str | None]:
     """The checkpoint in this folder, or what is wrong with it; the same on all ranks.
 
     Raises TrainingError on all ranks if one of them can't read it.
@@ -55,7 +63,7 @@ def check(folder: Path, world: World) -> tuple[Found | None, str | None]:
     if manifest is None:
         return None, trouble
     names = sorted(manifest.files)[world.rank :: world.size]
-    seen = world.gather(_look(folder, {name: manifest.files[name] for name in names}))
+    seen = world.gather(_look(folder, {name: manifest.files[name] for name in names}, pulse))
     for rank, view in enumerate(seen):
         if view.unread:
             raise unreadable(f"rank {rank}: {view.unread}")
@@ -99,11 +107,11 @@ class _View:
     unread: str | None = None
 
 
-def _look(folder: Path, files: dict[str, FileRecord]) -> _View:
+def _look(folder: Path, files: dict[str, FileRecord], pulse: Callable[[], None]) -> _View:
     missing: str | None = None
     for name, expected in files.items():
         try:
-            damage = layout.problem(folder, {name: expected})
+            damage = layout.problem(folder, {name: expected}, pulse)
         except FileNotFoundError:
             missing = missing or name
         except OSError as error:

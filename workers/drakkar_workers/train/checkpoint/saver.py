@@ -24,6 +24,8 @@ from drakkar_workers.train.checkpoint.layout import FileRecord, Manifest
 from drakkar_workers.train.checkpoint.state import Staging, rank_file
 from drakkar_workers.train.world import World
 
+WAIT_SECONDS = 0.25
+
 Export = Callable[[Path, dict[str, Tensor]], None]
 """Writes further files of a checkpoint (rank 0 only) into its folder."""
 
@@ -44,12 +46,28 @@ class Outcome:
 class Saver:
     """Saves into one checkpoint folder; every rank has one and calls it at the same steps."""
 
-    def __init__(self, directory: Path, *, keep: int, attempt: str, world: World) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        attempt: str,
+        world: World,
+        pulse: Callable[[], None] = lambda: None,
+        patience: float = 0.0,
+    ) -> None:
+        """``pulse`` is called again and again while a save is waited for.
+
+        For ``patience`` seconds after that save began: then silence shows that storage hangs.
+        """
         self._directory = directory
         self._keep = keep
         self._attempt = attempt
         self._world = world
         self._staging = Staging()
+        self._pulse = pulse
+        self._patience = patience
+        self._began = 0.0
         self._thread: threading.Thread | None = None
         self._outcome: Outcome | None = None
 
@@ -71,6 +89,7 @@ class Saver:
         self._thread = threading.Thread(
             target=self._run, args=(staged, manifest, own, export), name="saver", daemon=True
         )
+        self._began = time.monotonic()
         self._thread.start()
         return before
 
@@ -83,6 +102,9 @@ class Saver:
     def wait(self) -> Outcome | None:
         """Like ``poll``, but waits for a save that is under way."""
         if self._thread is not None:
+            while self._thread.is_alive() and time.monotonic() - self._began < self._patience:
+                self._thread.join(WAIT_SECONDS)
+                self._pulse()
             self._thread.join()
             self._thread = None
         outcome, self._outcome = self._outcome, None
