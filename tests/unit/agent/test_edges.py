@@ -58,6 +58,11 @@ def test_last_report_always_fits(members, restarts, checkpoints, letters, sample
     assert len(text.encode()) < termination.LIMIT_BYTES
     told = Report.model_validate_json(text)
     assert told.state == "complete"
+    failure = Failure(reason="Terminated", message="not saved " * 90, replica=0, retryable=True)
+    both = termination.report_message(report, failure)
+    assert len(both.encode()) < termination.LIMIT_BYTES
+    assert Report.model_validate_json(both).state == "complete"
+    assert json.loads(both)["reason"] == "Terminated"
     assert told.progress is not None and told.progress.step == 200
 
 

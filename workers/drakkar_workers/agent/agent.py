@@ -57,6 +57,8 @@ class Agent:
         self._sequence = 0
         self._finished = False
         self._leaving_since: float | None = None
+        self._to_save: set[int] = set()
+        """Ranks that ran here when SIGTERM came: only they have a state to save."""
         self._sent: int | None = None
         self._sent_at = 0.0
         self._dumped_at: float | None = None
@@ -129,6 +131,8 @@ class Agent:
         if self._leaving_since is None:
             log.info("asked to leave")
             self._leaving_since = time.monotonic()
+            trainers = self._processes.trainers.values()
+            self._to_save = {trainer.rank for trainer in trainers if trainer.exit is None}
             self._changed()
 
     def _take(self, message: Message) -> None:
@@ -163,7 +167,8 @@ class Agent:
         self._was_alive = alive
 
     def _situation(self) -> Situation:
-        ends = [t.exit for t in self._processes.trainers.values() if t.exit is not None]
+        trainers = self._processes.trainers.values()
+        ends = [t.exit for t in trainers if t.rank in self._to_save and t.exit is not None]
         return Situation(
             ready=self._processes.ready,
             alive=self._processes.alive,
@@ -315,10 +320,13 @@ class Agent:
                 replica=self._settings.pod.replica_index,
                 retryable=True,
             )
-        if failure is not None:
+        leaving = self._leaving_since is not None
+        if self._coordinator is not None and (leaving or failure is None):
+            # Its report is all that is left of the training's figures once the pod is gone.
+            report = self._coordinator.gang.report(time.monotonic())
+            text = termination.report_message(report, failure)
+        elif failure is not None:
             text = termination.failure_message(failure)
-        elif self._coordinator is not None:
-            text = termination.report_message(self._coordinator.gang.report(time.monotonic()))
         else:
             return
         termination.write(self._settings.termination_log, text)

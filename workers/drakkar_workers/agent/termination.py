@@ -15,8 +15,13 @@ PATH_ENV = "DRAKKAR_TERMINATION_LOG"
 DEFAULT_PATH = "/dev/termination-log"
 
 
-def report_message(report: Report) -> str:
-    """The report as JSON below the limit: the least important parts are left out until it fits."""
+def report_message(report: Report, failure: Failure | None = None) -> str:
+    """The report as JSON below the limit: the least important parts are left out until it fits.
+
+    Beside it, under the names that ``failure_message`` gives them, stand the parts of ``failure``:
+    why this pod ends, where that is not how the gang stands.
+    """
+    said = failure.model_copy(update={"message": failure.message[:500]}).wire() if failure else {}
     newest = report.checkpoints[-1:]
     progress = report.progress
     plain = progress.model_copy(update={"sample": None}) if progress else None
@@ -32,10 +37,10 @@ def report_message(report: Report) -> str:
         {"members": [], "checkpoints": [], "restarts": [], "progress": plain},
     )
     for update in updates:
-        text = _dump(report.model_copy(update=update).wire())
+        text = _dump({**report.model_copy(update=update).wire(), **said})
         if len(text.encode()) < LIMIT_BYTES:
             return text
-    return _dump({"uid": report.uid, "podUid": report.pod_uid, "state": report.state})
+    return _dump({"uid": report.uid, "podUid": report.pod_uid, "state": report.state, **said})
 
 
 def failure_message(failure: Failure) -> str:
