@@ -99,7 +99,7 @@ class Gang:
             return
         previous = seat.beat
         if previous is not None and previous.incarnation != beat.incarnation:
-            if beat.started < previous.started and seat.fresh(now):
+            if beat.started < previous.started and seat.fresh(now) and not seat.spent:
                 seat.retired.add(beat.incarnation)
                 return
             seat.retired.add(previous.incarnation)
