@@ -1,9 +1,11 @@
 """What an agent makes of SIGTERM, without processes or a network."""
 
+import asyncio
 import json
 import time
 
 import pytest
+from pydantic import ValidationError
 
 from drakkar.protocol import Failure, GangConfig, PodFacts, Report
 from drakkar_workers.agent.agent import Agent
@@ -72,3 +74,27 @@ def test_a_failure_goes_first_where_no_pod_is_terminated(agent) -> None:
     agent._command = Command(action="fail", epoch=1, exit_code=78, failure=failure)
     agent._leave_message(78)
     assert json.loads(agent._settings.termination_log.read_text())["reason"] == "ConfigError"
+
+
+async def _contact(agent: Agent, answers: list[Command | Exception]) -> None:
+    async def exchange(_wait: float) -> Command:
+        if not answers:
+            await asyncio.sleep(3600)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    agent._exchange = exchange
+    task = asyncio.create_task(agent._keep_contact())
+    async with asyncio.timeout(5):
+        while agent._command is None and not task.done():
+            await asyncio.sleep(0.01)
+    assert not task.done()
+    task.cancel()
+
+
+def test_an_answer_that_cannot_be_made_does_not_end_the_agent(agent) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Command(action="wait", epoch=1 << 31)
+    asyncio.run(_contact(agent, [caught.value, Command(action="wait", epoch=1)]))

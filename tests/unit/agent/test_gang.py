@@ -1,5 +1,7 @@
 """The coordinator's state machine: one table-like test per rule."""
 
+import math
+
 import pytest
 
 from drakkar.protocol import GangConfig
@@ -521,6 +523,10 @@ def test_trainers_stopped_for_lost_contact_restart_the_gang_uncounted() -> None:
         ({"replica": -1}, "replica -1 is unknown"),
         ({"ranks": [RankStatus(rank=2)]}, "replica 1 speaks for ranks [2]; it has ranks 1 to 1"),
         ({"ranks": [RankStatus(rank=1)] * 2}, "speaks for ranks [1, 1]"),
+        ({"epoch": 1_000_001}, "names epoch 1000001; this gang is at 0"),
+        ({"started": math.inf}, "started at inf, in the future"),
+        ({"started": math.nan}, "started at nan, in the future"),
+        ({"started": 1000.0 + 86_401}, "in the future"),
     ],
 )
 def test_refuses_what_is_not_of_the_gang(change, message) -> None:
@@ -537,6 +543,14 @@ def test_refuses_what_is_not_of_the_gang(change, message) -> None:
     with pytest.raises(RefusedError) as caught:
         table.gang.heartbeat(Heartbeat(**(fields | change)), table.now)
     assert message in str(caught.value)
+
+
+def test_epochs_do_not_leave_the_wire_however_often_they_leap() -> None:
+    table = Table(1)
+    with pytest.raises(RefusedError):
+        for _ in range(2000):
+            table.beat(0, STOPPED, epoch=table.gang.epoch + 1_000_000)
+    assert table.beat(0, STOPPED, epoch=table.gang.epoch).action in ("start", "wait")
 
 
 def test_late_words_do_not_undo_newer_ones() -> None:

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from drakkar.exitcodes import ExitCode
 from drakkar.protocol import Failure
 from drakkar_workers.agent import member, metrics, termination
@@ -220,7 +222,8 @@ class Agent:
                 await asyncio.wait({asked, news}, return_when=asyncio.FIRST_COMPLETED)
                 if asked.done():
                     self._obey(asked.result())
-            except UnreachableError as error:
+            except (UnreachableError, ValidationError) as error:
+                # The second: of what others told the coordinator here, none of which may end it.
                 self._complain(error)
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.7, 1.3))
             finally:
@@ -240,7 +243,7 @@ class Agent:
             self._wake.set()
         self._command = command
 
-    def _complain(self, error: UnreachableError) -> None:
+    def _complain(self, error: Exception) -> None:
         now = time.monotonic()
         if now - self._complained < COMPLAIN_SECONDS:
             return
@@ -301,7 +304,7 @@ class Agent:
                 async with asyncio.timeout(limit):
                     await self._exchange(0)
                 break
-            except (UnreachableError, TimeoutError):
+            except (UnreachableError, ValidationError, TimeoutError):
                 await asyncio.sleep(0.1)
             limit -= time.monotonic() - began
         if self._coordinator is not None:

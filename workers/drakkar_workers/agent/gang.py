@@ -14,6 +14,7 @@ Epochs number the starts. Everything a peer says carries its epoch, so words of 
 are recognized; a coordinator's successor continues above the highest epoch that a joiner names.
 """
 
+import math
 from collections import Counter
 from enum import Enum
 
@@ -30,6 +31,12 @@ from drakkar_workers.agent.wire import Action, Command, Heartbeat
 from drakkar_workers.channel import CheckpointMessage, Message, StepMessage
 
 RESTARTS_KEPT = 50
+EPOCH_LEAP = 1_000_000
+"""A joiner's epoch may be above the gang's by this much: no gang has been started more often."""
+EPOCH_LIMIT = 1 << 30
+"""Highest epoch of a joiner; the ones above, up to the wire's limit, are left for new starts."""
+CLOCK_LEAP_SECONDS = 86_400.0
+"""A node's clock may be ahead by this much."""
 PROGRESS_PERIOD = 1.0
 """Seconds between new versions of the report for mere progress."""
 
@@ -94,7 +101,7 @@ class Gang:
 
     def heartbeat(self, beat: Heartbeat, now: float) -> None:
         """Take a replica's state. Raises RefusedError for one that can't be of this gang."""
-        seat = self._admit(beat)
+        seat = self._admit(beat, now)
         if beat.incarnation in seat.retired:
             return
         previous = seat.beat
@@ -213,7 +220,7 @@ class Gang:
 
     # What heartbeats say
 
-    def _admit(self, beat: Heartbeat) -> Seat:
+    def _admit(self, beat: Heartbeat, now: float) -> Seat:
         config = self._config
         if beat.uid != config.uid:
             raise RefusedError(
@@ -231,6 +238,18 @@ class Gang:
         if len(set(told)) != len(told) or any(not first <= rank <= last for rank in told):
             raise RefusedError(
                 f"replica {beat.replica} speaks for ranks {told}; it has ranks {first} to {last}"
+            )
+        limit = min(self.epoch + EPOCH_LEAP, EPOCH_LIMIT)
+        if beat.epoch > limit:
+            raise RefusedError(
+                f"replica {beat.replica} names epoch {beat.epoch}; this gang is at {self.epoch} and "
+                f"believes none above {limit}"
+            )
+        # A time that nobody can be later than would keep the place for ever.
+        latest = self._clock.wall(now) + CLOCK_LEAP_SECONDS
+        if not (math.isfinite(beat.started) and beat.started <= latest):
+            raise RefusedError(
+                f"replica {beat.replica} says that it started at {beat.started}, in the future"
             )
         return self._seats[beat.replica]
 
