@@ -27,6 +27,8 @@ from drakkar_workers.channel import (
     StepMessage,
 )
 
+SWEEP_SECONDS = 0.02
+"""For the kernel to end what was killed, before it is looked for again."""
 ERROR_RELEVANT_SECONDS = 60.0
 """An error that a trainer told longer ago is not why it ended."""
 
@@ -70,7 +72,10 @@ class Processes:
         self._channel: socket.socket | None = None
         self._server_failures = 0
         self._closing = False
-        self.ready = False
+        self._warm = False
+        """Whether the fork server has said that it is ready."""
+        self._sweeping = False
+        """Whether processes may be left of the epoch before."""
         self.warm_seconds = 0.0
         self.warnings: list[str] = []
         self.epoch = 0
@@ -99,6 +104,11 @@ class Processes:
             _kill(children)
             self._reap()
             await asyncio.sleep(0.01)
+
+    @property
+    def ready(self) -> bool:
+        """Whether trainers can start: the server is warm, and nothing of others is left."""
+        return self._warm and not self._sweeping
 
     @property
     def alive(self) -> bool:
@@ -132,9 +142,30 @@ class Processes:
             self._ask(op="signal", signal=int(DUMP_SIGNAL), pids=pids)
 
     def kill_orphans(self) -> None:
-        """End what trainers left behind outside their process groups."""
+        """End what trainers left behind outside their process groups; not ready until it is gone.
+
+        Children of what is killed become ours and are killed in turn.
+        """
+        if not self._sweeping:
+            self._sweeping = True
+            self._sweep()
+
+    def _sweep(self) -> None:
+        if self._closing:
+            return
         server = {self._server.pid} if self._server is not None else set()
-        _kill(_children() - server)
+        left = _children() - server
+        if left:
+            _kill(left)
+            asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._swept)
+        else:
+            self._sweeping = False
+
+    def _swept(self) -> None:
+        self._reap()
+        self._sweep()
+        if not self._sweeping:
+            self._on_change()
 
     def take(self, message: Message) -> bool:
         """Note a trainer's words; False if they are of no trainer that runs here."""
@@ -165,6 +196,10 @@ class Processes:
 
     def _start_server(self) -> None:
         if self._closing:
+            return
+        if self._sweeping:
+            # Whoever still runs holds the GPUs and ports that the next trainers need.
+            asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._start_server)
             return
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         warm = ["warm"] if self._recipe_or_script() else []
@@ -205,7 +240,7 @@ class Processes:
             answer = json.loads(packet)
             match answer["op"]:
                 case "ready":
-                    self.ready, self._server_failures = True, 0
+                    self._warm, self._server_failures = True, 0
                     self.warm_seconds = answer["seconds"]
                     self.warnings += answer["warnings"]
                     self._on_change()
@@ -276,7 +311,14 @@ class Processes:
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
-        self._server, self._channel, self.ready = None, None, False
+        self._server, self._channel, self._warm = None, None, False
+        # The kernel ends the trainers with their parent, but not what they have started: as long as
+        # one of a process group lives, no other group has its number.
+        for trainer in self.trainers.values():
+            if trainer.exit is None and trainer.pid is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(trainer.pid, signal.SIGKILL)
+        self.kill_orphans()
         self.warnings.append(f"the fork server ended with {code}; starting another")
         for trainer in self.trainers.values():
             if trainer.exit is None:
