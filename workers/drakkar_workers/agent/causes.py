@@ -20,6 +20,8 @@ HUNG = "ProcessHung"
 STUCK = "ProcessStuck"
 SUPERSEDED = "Superseded"
 """What a trainer tells that has found its checkpoint folder taken over by another gang."""
+PEER_LOST = "PeerLost"
+"""What a trainer tells whose connection to another rank broke."""
 POD = "PodLost"
 
 
@@ -73,7 +75,9 @@ def crash(end: RankExit) -> Cause:
     if end.exit.reason:
         how += f" ({end.exit.reason})"
     message = f"rank {end.rank} on node {end.node} {how}{said}"
-    return Cause(reason, message[:1024], end.replica, end.node)
+    # A rank that lost a peer of which no end is known accuses nobody: the network, perhaps.
+    counted = end.exit.reason != PEER_LOST
+    return Cause(reason, message[:1024], end.replica, end.node, counted)
 
 
 def pod(message: str) -> Cause:
