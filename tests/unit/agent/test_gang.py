@@ -384,25 +384,6 @@ def test_older_pod_does_not_take_the_place_of_a_newer() -> None:
     assert table.beat(0, pod="new", started=50.0).action == "wait"
 
 
-@pytest.mark.parametrize(
-    ("exits", "state"),
-    [((None,), {"leaving": True}), ((BUG,), {"finished": True}), ((BUG,), {})],
-)
-def test_a_successor_whose_clock_is_behind_takes_a_place_that_is_free(exits, state) -> None:
-    table = Table()
-    table.all(started=50.0)
-    table.beat(1, *exits, started=50.0, **state)
-    assert table.beat(1, pod="b", started=10.0, epoch=0).action == "wait"
-    assert table.beat(1, *exits, started=50.0, **state).action == "leave"
-
-
-def test_a_pod_whose_trainers_run_keeps_its_place() -> None:
-    table = Table()
-    table.all(started=50.0)
-    table.beat(1, None, started=50.0)
-    assert table.beat(1, pod="b", started=10.0, epoch=0).action == "leave"
-
-
 def test_new_coordinator_goes_on_above_the_epochs_of_its_joiners() -> None:
     table = Table()
     table.beat(1, None, epoch=7)

@@ -106,7 +106,7 @@ class Gang:
             return
         previous = seat.beat
         if previous is not None and previous.incarnation != beat.incarnation:
-            if beat.started < previous.started and seat.fresh(now) and not seat.spent:
+            if beat.started < previous.started and seat.fresh(now):
                 seat.retired.add(beat.incarnation)
                 return
             seat.retired.add(previous.incarnation)

@@ -31,18 +31,6 @@ class Seat:
         """Whether the pod is being terminated."""
         return self.beat is not None and self.beat.leaving
 
-    @property
-    def spent(self) -> bool:
-        """Whether its pod has nothing more to do in this place, so that any other is its successor.
-
-        Clocks of nodes differ: when two pods were started does not always tell which is the newer.
-        A pod that has not run anything yet is not spent, but may be the successor itself.
-        """
-        beat = self.beat
-        if beat is None:
-            return True
-        return beat.finished or beat.leaving or (bool(beat.ranks) and not beat.alive)
-
     def fresh(self, now: float) -> bool:
         """Whether it was heard lately."""
         return now - self.heard <= self.timeout
