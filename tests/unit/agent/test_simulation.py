@@ -36,6 +36,7 @@ class Pod:
     step: int = 0
     breaks_at: float | None = None
     frozen_until: float = 0.0
+    member_until: float = 0.0
     leaving_since: float | None = None
     sent: int | None = None
     sent_at: float = 0.0
@@ -215,12 +216,19 @@ class World:
                 self.counted.add(restart.id)
             assert known == restart.message, "one identifier for two restarts"
         self.highest_epoch = max(self.highest_epoch, epoch)
+        # A replaced pod stops soon after it is seen no more as a member. It may be one still: until
+        # its successor has joined, and if the coordinator has slept and found the successor silent.
         for pod in self.zombies:
-            if pod.alive and not self.is_frozen(pod):
-                # Until its successor and the coordinator are there, it is a member like any other.
-                others = (self.pods[0], self.pods[pod.replica])
-                since = max(pod.frozen_until, *(max(p.frozen_until, p.born) for p in others))
+            if self.is_frozen(pod) or pod.name in self.seated():
+                pod.member_until = self.now
+            elif pod.alive:
+                since = max(pod.member_until, self.pods[0].frozen_until, self.pods[0].born)
                 assert self.now - since <= TIMING.peer_timeout + 3 * TICK
+
+    def seated(self) -> set[str]:
+        """Names of the pods that the coordinator takes for the gang."""
+        assert self.gang is not None
+        return {member.pod for member in self.gang.report(self.now).members}
 
     def fault(self, kind: str, replica: int, seconds: float) -> None:
         pod = self.pods[replica]
@@ -242,6 +250,7 @@ class World:
                 # The node is cut off: a new pod while the old one lives on, for a while.
                 if replica:
                     pod.frozen_until = self.now + seconds
+                    pod.member_until = self.now
                     self.zombies.append(pod)
                     self.pods[replica] = self.new_pod(replica)
 
