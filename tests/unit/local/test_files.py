@@ -97,7 +97,7 @@ def test_mounts_are_added_read_only() -> None:
 
 def test_nested_folders_are_mounted_once() -> None:
     paths = [Path("/src/drakkar/.venv"), Path("/usr"), Path("/src/drakkar"), Path("/usr")]
-    assert runtime.outermost(paths) == [Path("/usr"), Path("/src/drakkar")]
+    assert runtime.outermost(paths) == [Path("/src/drakkar"), Path("/usr")]
 
 
 def test_what_a_private_folder_holds_is_mounted_piece_by_piece(tmp_path: Path) -> None:
