@@ -188,7 +188,12 @@ class Controller:
     async def _claim(self, job: JobView) -> Claim:
         """State of the checkpoint volume, for a gang that still needs pods."""
         storage = job.spec.checkpoint.storage
-        if storage is None or _finished(job) or job.spec.suspend or job.problem is not None:
+        if (
+            storage is None
+            or cond.finished(job.status.conditions)
+            or job.spec.suspend
+            or job.problem is not None
+        ):
             return Claim()
         if len(self._own_pods(job)) >= job.spec.replicas:
             return Claim()
@@ -235,15 +240,18 @@ class Controller:
         assert node is not None
         for key, job in self._jobs.items.items():
             placement = job.status.placement
-            if placement is not None and node.name in placement.nodes and not _finished(job):
+            if (
+                placement is not None
+                and node.name in placement.nodes
+                and not cond.finished(job.status.conditions)
+            ):
                 self._queue.add(key, priority=1)
 
     def _on_queue(self, name: str) -> None:
         for key, job in self._jobs.items.items():
-            if job.spec.queue == name and job.status.placement is None and not _finished(job):
+            if (
+                job.spec.queue == name
+                and job.status.placement is None
+                and not cond.finished(job.status.conditions)
+            ):
                 self._queue.add(key)
-
-
-def _finished(job: JobView) -> bool:
-    conditions = job.status.conditions
-    return cond.is_true(conditions, cond.COMPLETE) or cond.is_true(conditions, cond.FAILED)

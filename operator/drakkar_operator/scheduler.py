@@ -175,9 +175,15 @@ class Scheduler:
     def counts(self, queue: str) -> tuple[int, int]:
         """(admitted, pending): jobs of a queue that hold a place, and that wait for one."""
         mine = [(k, j) for k, j in self._jobs.items.items() if j.spec.queue == queue]
-        admitted = sum(j.status.placement is not None and not _finished(j) for _, j in mine)
+        admitted = sum(
+            j.status.placement is not None and not cond.finished(j.status.conditions)
+            for _, j in mine
+        )
         waiting = sum(
-            j.status.placement is None and not _finished(j) and not j.spec.suspend for _, j in mine
+            j.status.placement is None
+            and not cond.finished(j.status.conditions)
+            and not j.spec.suspend
+            for _, j in mine
         )
         return admitted, waiting
 
@@ -238,7 +244,7 @@ class Scheduler:
         return [
             (key, job)
             for key, job in self._jobs.items.items()
-            if job.status.placement is not None and not _finished(job)
+            if job.status.placement is not None and not cond.finished(job.status.conditions)
         ]
 
     def _demand(self, key: str, job: JobView) -> GangRequest | None:
@@ -344,10 +350,9 @@ class Scheduler:
             self._demands.pop(old.uid, None)
         if old is None or old.status.placement is None:
             return
-        if new is None or new.status.placement is None or (_finished(new) and not _finished(old)):
+        if (
+            new is None
+            or new.status.placement is None
+            or (cond.finished(new.status.conditions) and not cond.finished(old.status.conditions))
+        ):
             self._wake.set()
-
-
-def _finished(job: JobView) -> bool:
-    conditions = job.status.conditions
-    return cond.is_true(conditions, cond.COMPLETE) or cond.is_true(conditions, cond.FAILED)

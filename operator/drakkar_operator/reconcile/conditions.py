@@ -48,6 +48,11 @@ def is_true(conditions: Sequence[Condition], type_: str) -> bool:
     return condition is not None and condition.status == "True"
 
 
+def finished(conditions: Sequence[Condition]) -> bool:
+    """Whether the job has ended, well or not, and holds nothing any more."""
+    return is_true(conditions, COMPLETE) or is_true(conditions, FAILED)
+
+
 def with_condition(
     conditions: Sequence[Condition],
     type_: str,

@@ -52,7 +52,7 @@ def plan(
     if any(pod.deleting for pod in pods):
         # Its node may be lost while it leaves, which no event of the pod would tell.
         draft.look_again_in(LEAVING_SECONDS)
-    if draft.is_true(cond.COMPLETE) or draft.is_true(cond.FAILED):
+    if cond.finished(draft.conditions):
         ends.clean_up(draft, seen)
         return draft.plan()
     _read_report(draft, seen)
