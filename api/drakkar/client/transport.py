@@ -16,6 +16,18 @@ Object = dict[str, Any]
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 _TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
+# An API server that is overloaded, or still fills the cache of a kind, says so by Retry-After and has
+# done nothing: any request may be sent again. All other failures are the caller's to judge.
+_RETRIES: Final = urllib3.Retry(
+    total=10,
+    connect=0,
+    read=0,
+    redirect=False,
+    other=0,
+    allowed_methods=None,
+    raise_on_status=False,
+    retry_after_max=5,
+)
 
 
 class Transport:
@@ -102,7 +114,7 @@ class Transport:
                 headers=headers,
                 timeout=timeout,
                 preload_content=False,
-                retries=False,
+                retries=_RETRIES,
             )
         except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(error) from None

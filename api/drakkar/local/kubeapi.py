@@ -9,6 +9,7 @@ import base64
 import json
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import yaml
 
 from drakkar.local.errors import ClusterError
 
+BUSY_TRIES = 10
+"""So often a server that is overloaded, or still fills a cache, is asked again."""
 FIELD_MANAGER = "drakkar-local"
 
 Object = dict[str, Any]
@@ -55,11 +58,11 @@ class KubeApi:
 
     def get(self, path: str, **query: str) -> Object:
         """Read an object or a list."""
-        return self._answer(self._client.get(path, params=query))
+        return self._answer(self._send("GET", path, params=query))
 
     def find(self, path: str) -> Object | None:
         """Read an object; None if it does not exist."""
-        response = self._client.get(path)
+        response = self._send("GET", path)
         return None if response.status_code == 404 else self._answer(response)
 
     def list(self, path: str, **query: str) -> list[Object]:
@@ -75,7 +78,7 @@ class KubeApi:
 
     def create(self, path: str, obj: Object) -> bool:
         """Create an object; False if it exists already."""
-        response = self._client.post(path, json=obj)
+        response = self._send("POST", path, json=obj)
         if response.status_code == 409:
             return False
         self._answer(response)
@@ -84,7 +87,8 @@ class KubeApi:
     def apply(self, path: str, obj: Object) -> Object:
         """Make an object so, by server-side apply."""
         return self._answer(
-            self._client.patch(
+            self._send(
+                "PATCH",
                 path,
                 params={"fieldManager": FIELD_MANAGER, "force": "true"},
                 content=json.dumps(obj),
@@ -95,7 +99,8 @@ class KubeApi:
     def patch(self, path: str, change: Object) -> Object:
         """Change some fields of an object (JSON merge patch)."""
         return self._answer(
-            self._client.patch(
+            self._send(
+                "PATCH",
                 path,
                 content=json.dumps(change),
                 headers={"Content-Type": "application/merge-patch+json"},
@@ -104,7 +109,7 @@ class KubeApi:
 
     def delete(self, path: str) -> bool:
         """Delete an object; False if it does not exist."""
-        response = self._client.delete(path)
+        response = self._send("DELETE", path)
         if response.status_code == 404:
             return False
         self._answer(response)
@@ -125,6 +130,16 @@ class KubeApi:
                 self._answer(response)
             for line in response.iter_lines():
                 yield json.loads(line)
+
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """Send a request, again where the server has done nothing and says when (Retry-After)."""
+        for _ in range(BUSY_TRIES):
+            response = self._client.request(method, path, **content)
+            wait = response.headers.get("Retry-After", "")
+            if response.status_code != 429 or not wait.isdigit():
+                break
+            time.sleep(min(int(wait), 5))
+        return response
 
     @staticmethod
     def _answer(response: httpx.Response) -> Object:

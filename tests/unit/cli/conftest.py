@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +25,7 @@ class Answer:
 
     body: Any
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -35,9 +36,10 @@ class FakeApi:
     answers: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
 
-    def on(self, method: str, path: str, body: Any, status: int = 200) -> None:
-        """Add an answer."""
-        self.answers.setdefault((method, path), []).append(Answer(body, status))
+    def on(self, method: str, path: str, body: Any, status: int = 200, **headers: str) -> None:
+        """Add an answer; of headers, _ stands for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.answers.setdefault((method, path), []).append(Answer(body, status, named))
 
     def refuse(self, method: str, path: str, status: int, **details: Any) -> None:
         """Add a refusal (meta/v1 Status)."""
@@ -76,12 +78,16 @@ def api() -> Iterator[FakeApi]:
             if isinstance(answer.body, list):
                 self._stream(answer.body)
             elif isinstance(answer.body, str):
-                self._send(answer.status, answer.body.encode())
+                self._send(answer.status, answer.body.encode(), answer.headers)
             else:
-                self._send(answer.status, json.dumps(answer.body).encode())
+                self._send(answer.status, json.dumps(answer.body).encode(), answer.headers)
 
-        def _send(self, status: int, content: bytes) -> None:
+        def _send(
+            self, status: int, content: bytes, headers: Mapping[str, str] | None = None
+        ) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -77,6 +77,24 @@ def test_refusals_become_sentences(
     assert caught.value.code == status
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+def test_a_busy_server_is_asked_again(api: Any, client: Client, method: str) -> None:
+    refusal = {"kind": "Status", "message": "storage is (re)initializing"}
+    api.on(method, f"{JOBS}/gpt", refusal, 429, Retry_After="0")
+    api.on(method, f"{JOBS}/gpt", job("gpt"))
+    if method == "GET":
+        assert client.training_jobs.get("gpt").name == "gpt"
+    else:
+        client.training_jobs.patch("gpt", {"spec": {"suspend": True}})
+    assert len(api.sent(method)) == 2
+
+
+def test_a_server_that_stays_busy_is_given_up(api: Any, client: Client) -> None:
+    api.on("GET", f"{JOBS}/gpt", {"message": "too many requests"}, 429, Retry_After="0")
+    with pytest.raises(ClientError, match="answered 429: too many requests"):
+        client.training_jobs.get("gpt")
+
+
 def test_kinds_that_are_not_installed(client: Client) -> None:
     with pytest.raises(NotInstalledError, match="helm install"):
         client.training_jobs.list()
