@@ -27,10 +27,11 @@ from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
 from drakkar_operator.reconcile.demand import gang_request
 from drakkar_operator.scheduling.decision import Placed, Reservation
-from drakkar_operator.scheduling.queueing import Decision, Pending, schedule
+from drakkar_operator.scheduling.queueing import Decision, schedule
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.state import ClusterState
+from drakkar_operator.scheduling.workload import Pending
 
 log = structlog.get_logger(__name__)
 

@@ -16,10 +16,11 @@ from drakkar.v1alpha1.trainingjob import TopologyRequest
 from drakkar_operator.model import NodeView, PodView
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.queueing import Pending, schedule
+from drakkar_operator.scheduling.queueing import schedule
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.state import ClusterState
+from drakkar_operator.scheduling.workload import Pending
 
 GPU = "nvidia.com/gpu"
 ONE = {GPU: 1, "cpu": 4_000, "memory": 16 << 30}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from drakkar_operator.model import Amounts
 from drakkar_operator.scheduling.request import GangRequest, HostPort, Key
@@ -66,3 +67,17 @@ class Unplaced:
     """Per resource: how much is short in the best domain, if that resource alone is too scarce."""
     excluded: Mapping[str, int] = field(default_factory=dict)
     """Per predicate: nodes that it rules out (each counted once, at the first one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """A running gang that must give up its place so that another can have it."""
+
+    key: Key
+    cause: Literal["Preempted", "Reclaimed", "Moved"]
+    """Preempted for a higher priority, Reclaimed by the queue that lent the quota, or Moved to make
+    room in one piece (the gang gets another place at once)."""
+    beneficiary: Key
+    """The gang that it makes room for."""
+    message: str
+    """One sentence with numbers, for the owner of the evicted gang."""

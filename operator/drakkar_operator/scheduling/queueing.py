@@ -11,21 +11,9 @@ from drakkar.quantity import show
 from drakkar_operator.model import Amounts, QueueView
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.request import GangRequest, Key
+from drakkar_operator.scheduling.request import Key
 from drakkar_operator.scheduling.snapshot import Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A gang with ranks that need nodes."""
-
-    key: Key
-    request: GangRequest
-    queue: str | None = None
-    priority: int = 0
-    created: float = 0.0
-    charged: bool = False
-    """Its queue's ``used`` holds it already though no rank is in place: it restarts as a whole."""
+from drakkar_operator.scheduling.workload import Pending
 
 
 @dataclass(frozen=True, slots=True)

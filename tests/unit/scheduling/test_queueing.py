@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from drakkar_operator.model import QueueView
 from drakkar_operator.scheduling import queueing
 from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.queueing import Pending, order, quota_problem, schedule
+from drakkar_operator.scheduling.queueing import order, quota_problem, schedule
 from drakkar_operator.scheduling.request import GangRequest
+from drakkar_operator.scheduling.workload import Pending
 from support.scheduling import GPU, gang, node, pod, snapshot
 
 

@@ -8,9 +8,10 @@ import pytest
 from drakkar_operator.model import NodeView
 from drakkar_operator.scheduling.decision import Unplaced
 from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.queueing import Pending, schedule
+from drakkar_operator.scheduling.queueing import schedule
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
+from drakkar_operator.scheduling.workload import Pending
 from support.scheduling import GPU, gang, node, placed, pod, snapshot, spread
 
 

@@ -1,0 +1,1 @@
+"""The node side of placement: accelerators, how they are linked, and whether they are well."""

@@ -1,0 +1,1 @@
+"""Accelerators of each vendor behind one interface."""

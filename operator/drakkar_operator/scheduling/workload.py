@@ -1,0 +1,44 @@
+"""Gangs as the scheduler's cycle sees them: those that wait for nodes and those that hold some."""
+
+from dataclasses import dataclass
+
+from drakkar_operator.scheduling.request import GangRequest, Key
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A gang with ranks that need nodes."""
+
+    key: Key
+    request: GangRequest
+    queue: str | None = None
+    priority: int = 0
+    created: float = 0.0
+    charged: bool = False
+    """Its queue's ``used`` holds it already though no rank is in place: it restarts as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gang that holds its nodes, whether or not its pods run yet. Times are epoch seconds."""
+
+    key: Key
+    request: GangRequest
+    """All of its ranks are ``fixed``."""
+    queue: str | None = None
+    priority: int = 0
+    created: float = 0.0
+    placed: float = 0.0
+    """Since when it holds this place."""
+    saved: float | None = None
+    """When its newest checkpoint was published; None: stopping it loses all since ``placed``."""
+    restarts: int = 0
+    """Interruptions so far, of any cause."""
+    ends: float | None = None
+    """When it is expected to be done, if that is known."""
+    leaving: bool = False
+    """It was told to give up its place and has not done so yet."""
+
+    def lost_seconds(self, now: float) -> float:
+        """Seconds of training of one replica that are done again if it stops now."""
+        return max(0.0, now - max(self.placed, self.saved or 0.0))
