@@ -7,7 +7,7 @@ to judge again: when a gang starts to wait, when room may have appeared, and rar
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,14 +25,17 @@ from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import Amounts, JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
-from drakkar_operator.reconcile.demand import gang_request
+from drakkar_operator.reconcile.demand import gang_request, running_gang
+from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Placed, Reservation
-from drakkar_operator.scheduling.queueing import Decision, schedule
+from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.state import ClusterState
-from drakkar_operator.scheduling.workload import Pending
+from drakkar_operator.scheduling.workload import Pending, Running
 
+KEPT_CYCLES = 16
+"""So many cycles that decided something are kept, to explain and repeat their decisions."""
 log = structlog.get_logger(__name__)
 
 
@@ -46,6 +49,14 @@ class Pace:
     """Judge again after so long even if nothing happened."""
     reason: float = 5.0
     """A job's pending reason is written at most this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What a cycle was given and what came of it."""
+
+    case: Case
+    decisions: tuple[Decision, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,9 @@ class _Demand:
 
     generation: int
     request: GangRequest | None
+    job: JobView | None = None
+    """The state of the job that ``running`` was made of."""
+    running: Running | None = None
 
 
 class Scheduler:
@@ -90,6 +104,8 @@ class Scheduler:
         self._demands: dict[str, _Demand] = {}
         self._told: dict[str, float] = {}
         self._uncertain: set[str] = set()
+        self.cycles: deque[Cycle] = deque(maxlen=KEPT_CYCLES)
+        """The newest cycles, the newest last."""
         self._wake = asyncio.Event()
         self._reminder: asyncio.TimerHandle | None = None
         """Set while reasons wait to be written."""
@@ -144,19 +160,27 @@ class Scheduler:
         await self._settle()
         if not self._waiting:
             return
-        pending = self._pending()
+        case = self.case()
         started = time.perf_counter()
-        queues = {name: entry.view for name, entry in self._caches.queues.items.items()}
-        used, jobs = self.used(), Counter(job.spec.queue for _, job in self._placed_jobs())
-        decisions = schedule(
-            self._snapshot(),
-            pending,
-            queues,
-            used,
-            {name: count for name, count in jobs.items() if name is not None},
-        )
+        decisions = case.decide()
         self._metrics.scheduling_seconds.observe(time.perf_counter() - started)
+        self.cycles.append(Cycle(case, tuple(decisions)))
         await asyncio.gather(*(self._write(decision) for decision in decisions))
+
+    def case(self) -> Case:
+        """What a cycle would be given now."""
+        pending = tuple(self._pending())
+        placed = self._placed_jobs()
+        jobs = Counter(job.spec.queue for _, job in placed if job.spec.queue is not None)
+        return Case(
+            snapshot=self._snapshot(),
+            pending=pending,
+            running=tuple(self._running(placed)),
+            queues={name: entry.view for name, entry in self._caches.queues.items.items()},
+            used=self.used(),
+            jobs=dict(jobs),
+            now=self._clock(),
+        )
 
     def used(self) -> dict[str, Amounts]:
         """What the placed gangs of each queue request together."""
@@ -212,6 +236,20 @@ class Scheduler:
                     )
                 )
         return pending
+
+    def _running(self, placed: Iterable[tuple[str, JobView]]) -> Iterable[Running]:
+        """The gangs that hold all their nodes; those with ranks to place are pending."""
+        for key, job in placed:
+            if key in self._waiting or self._demand(key, job) is None:
+                continue
+            priority = self._caches.priority_of(job.spec.priority_class_name)
+            known = self._demands[job.uid]
+            # Made anew for each state of the job: what is left to do was true when it was told.
+            if known.job is not job or known.running is None or known.running.priority != priority:
+                assert known.request is not None
+                known.job = job
+                known.running = running_gang(job, known.request, priority, self._clock())
+            yield known.running
 
     def _snapshot(self) -> Snapshot:
         self._state.set_levels(self._caches.levels)

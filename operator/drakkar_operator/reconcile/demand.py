@@ -1,12 +1,15 @@
 """What a job asks of the scheduler, read from the pods it would get."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from drakkar_operator.model import JobView
+from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.render.pods import training_pod
 from drakkar_operator.render.resources import pod_requests
 from drakkar_operator.render.settings import WorkerSettings
 from drakkar_operator.scheduling.request import GangRequest, rules_of_pod
+from drakkar_operator.scheduling.workload import Running
 
 _ANY_IMAGE = WorkerSettings(image="any")
 """Settings don't change what a pod asks for."""
@@ -33,4 +36,36 @@ def gang_request(
         topology=job.spec.topology,
         avoid=avoid,
         **rules_of_pod(spec),
+    )
+
+
+def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) -> Running:
+    """A placed job as the scheduler sees it; ``replica`` is its request for any of its replicas.
+
+    It is expected to be done when its progress says so, and at its deadline at the latest.
+    """
+    status, placement = job.status, job.status.placement
+    assert placement is not None
+    admitted = cond.find(status.conditions, cond.ADMITTED)
+    ends = []
+    if status.progress is not None and status.progress.eta_seconds is not None:
+        ends.append(now + status.progress.eta_seconds)
+    if job.spec.active_deadline_seconds is not None and status.start_time is not None:
+        ends.append(status.start_time.timestamp() + job.spec.active_deadline_seconds)
+    return Running(
+        key=job.key,
+        request=replace(
+            replica,
+            replicas=len(placement.nodes),
+            missing=(),
+            fixed=dict(enumerate(placement.nodes)),
+        ),
+        queue=job.spec.queue,
+        priority=priority,
+        created=job.created,
+        placed=admitted.last_transition_time.timestamp() if admitted is not None else 0.0,
+        saved=status.checkpoints[-1].time.timestamp() if status.checkpoints else None,
+        restarts=len(status.restarts),
+        ends=min(ends, default=None),
+        leaving=job.deleting,
     )

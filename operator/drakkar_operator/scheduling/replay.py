@@ -1,6 +1,8 @@
-"""Snapshots and requests as JSON, to repeat a decision elsewhere.
+"""Cases as JSON, to repeat the decisions of a cycle elsewhere.
 
-``python -m drakkar_operator.scheduling.replay FILE`` decides again on what ``dump`` wrote.
+``drakkar debug snapshot`` gets such a document from the operator, ``drakkar debug replay FILE``
+decides on it again and compares. The document holds what the operator's cycle was given, so that
+equal code decides equally; it names nodes, jobs and queues, and holds nothing of pods but their sums.
 """
 
 import json
@@ -11,23 +13,88 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from drakkar.v1alpha1.trainingjob import TopologyRequest
-from drakkar_operator.model import NodeView, Taint
+from drakkar_operator.model import NodeView, QueueView
+from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.nodes import NodeTable
-from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.request import GangRequest, Requirement, Term, Toleration
+from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.snapshot import Snapshot
+from drakkar_operator.scheduling.workload import Pending, Running
 
-VERSION = 1
+VERSION = 2
+
+Document = dict[str, Any]
+
+_NODE = TypeAdapter(NodeView)
+_PENDING = TypeAdapter(tuple[Pending, ...])
+_RUNNING = TypeAdapter(tuple[Running, ...])
+_QUEUES = TypeAdapter(dict[str, QueueView])
+_USED = TypeAdapter(dict[str, dict[str, int]])
+_JOBS = TypeAdapter(dict[str, int])
+_DECISION = TypeAdapter(Decision)
 
 
-def dump(snapshot: Snapshot, requests: Sequence[GangRequest] = ()) -> dict[str, Any]:
-    """A document of JSON types that ``load`` turns back into the same snapshot and requests."""
-    nodes = snapshot.nodes
+class ReplayError(ValueError):
+    """The document is not one that can be decided on."""
+
+
+def dump(case: Case, decisions: Sequence[Decision] = ()) -> Document:
+    """A document of JSON types that ``load`` turns back into the same case.
+
+    ``decisions`` are kept beside it, to be compared with those of a replay.
+    """
     return {
         "version": VERSION,
+        "now": case.now,
+        **_dump_snapshot(case.snapshot),
+        "queues": _QUEUES.dump_python(dict(case.queues), mode="json"),
+        "used": {name: dict(amounts) for name, amounts in sorted(case.used.items())},
+        "jobs": dict(sorted(case.jobs.items())),
+        "running": _RUNNING.dump_python(case.running, mode="json"),
+        "pending": _PENDING.dump_python(case.pending, mode="json"),
+        "decisions": [outcome(decision) for decision in decisions],
+    }
+
+
+def load(document: Mapping[str, Any]) -> Case:
+    """The case of a document. Raises ReplayError that says what is wrong with it."""
+    if document.get("version") != VERSION:
+        raise ReplayError(
+            f"the snapshot has version {document.get('version')!r}; this Drakkar reads {VERSION}"
+        )
+    try:
+        return Case(
+            snapshot=_load_snapshot(document),
+            pending=_PENDING.validate_python(document["pending"]),
+            running=_RUNNING.validate_python(document["running"]),
+            queues=_QUEUES.validate_python(document["queues"]),
+            used=_USED.validate_python(document["used"]),
+            jobs=_JOBS.validate_python(document["jobs"]),
+            now=float(document["now"]),
+        )
+    except KeyError as error:
+        raise ReplayError(f"the snapshot has no field {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ReplayError(f"the snapshot can't be read: {where}: {first['msg']}") from None
+    except (TypeError, ValueError, IndexError) as error:
+        raise ReplayError(f"the snapshot can't be read: {error}") from None
+
+
+def outcome(decision: Decision) -> Document:
+    """A decision in JSON types, without the request that it answers."""
+    found: Document = _DECISION.dump_python(
+        decision, mode="json", exclude={"placed": {"request"}}, exclude_none=True
+    )
+    return found
+
+
+def _dump_snapshot(snapshot: Snapshot) -> Document:
+    nodes = snapshot.nodes
+    return {
         "levels": [list(level) for level in nodes.tree.levels],
         "resources": list(nodes.resources),
         "nodes": [
@@ -38,20 +105,17 @@ def dump(snapshot: Snapshot, requests: Sequence[GangRequest] = ()) -> dict[str, 
             {"protocol": protocol, "port": port, "places": sorted(list(p) for p in places)}
             for (protocol, port), places in sorted(snapshot.ports.items())
         ],
-        "requests": [_dump_request(request) for request in requests],
     }
 
 
-def load(document: Mapping[str, Any]) -> tuple[Snapshot, list[GangRequest]]:
-    """The snapshot and the requests of a document. Raises ValueError on another version."""
-    if document.get("version") != VERSION:
-        raise ValueError(
-            f"snapshot has version {document.get('version')!r}; this Drakkar reads {VERSION}"
-        )
-    views = {item["name"]: _node(item) for item in document["nodes"]}
-    table = NodeTable.build(views.values(), tuple((n, label) for n, label in document["levels"]))
-    columns = [document["resources"].index(resource) for resource in table.resources]
+def _load_snapshot(document: Mapping[str, Any]) -> Snapshot:
     rows = {item["name"]: item["free"] for item in document["nodes"]}
+    views = [
+        _NODE.validate_python({key: value for key, value in item.items() if key != "free"})
+        for item in document["nodes"]
+    ]
+    table = NodeTable.build(views, tuple((name, label) for name, label in document["levels"]))
+    columns = [document["resources"].index(resource) for resource in table.resources]
     free = np.array([rows[name] for name in table.tree.names], dtype=np.int64)
     free = np.asfortranarray(free.reshape(len(table), len(document["resources"]))[:, columns])
     free.setflags(write=False)
@@ -59,76 +123,53 @@ def load(document: Mapping[str, Any]) -> tuple[Snapshot, list[GangRequest]]:
         (item["protocol"], item["port"]): frozenset((node, ip) for node, ip in item["places"])
         for item in document["ports"]
     }
-    return Snapshot(table, free, ports), [_request(item) for item in document["requests"]]
-
-
-def _node(item: Mapping[str, Any]) -> NodeView:
-    return NodeView(
-        name=item["name"],
-        labels=item["labels"],
-        allocatable=item["allocatable"],
-        ready=item["ready"],
-        unschedulable=item["unschedulable"],
-        taints=tuple(Taint(**taint) for taint in item["taints"]),
-    )
-
-
-def _dump_request(request: GangRequest) -> dict[str, Any]:
-    return {
-        "key": list(request.key),
-        "replicas": request.replicas,
-        "requests": dict(request.requests),
-        "missing": list(request.missing),
-        "fixed": {str(at): node for at, node in request.fixed.items()},
-        "hint": {str(at): node for at, node in request.hint.items()},
-        "node_selector": dict(request.node_selector),
-        "node_affinity": [asdict(term) for term in request.node_affinity],
-        "tolerations": [asdict(toleration) for toleration in request.tolerations],
-        "host_ports": [list(port) for port in request.host_ports],
-        "topology": request.topology.model_dump(),
-        "avoid": sorted(request.avoid),
-    }
-
-
-def _request(item: Mapping[str, Any]) -> GangRequest:
-    def rules(found: Sequence[Mapping[str, Any]]) -> tuple[Requirement, ...]:
-        return tuple(Requirement(r["key"], r["operator"], tuple(r["values"])) for r in found)
-
-    return GangRequest(
-        key=(item["key"][0], item["key"][1]),
-        replicas=item["replicas"],
-        requests=item["requests"],
-        missing=tuple(item["missing"]),
-        fixed={int(at): node for at, node in item["fixed"].items()},
-        hint={int(at): node for at, node in item["hint"].items()},
-        node_selector=item["node_selector"],
-        node_affinity=tuple(
-            Term(rules(t["expressions"]), rules(t["fields"])) for t in item["node_affinity"]
-        ),
-        tolerations=tuple(Toleration(**t) for t in item["tolerations"]),
-        host_ports=tuple((ip, protocol, port) for ip, protocol, port in item["host_ports"]),
-        topology=TopologyRequest(**item["topology"]),
-        avoid=frozenset(item["avoid"]),
-    )
+    return Snapshot(table, free, ports)
 
 
 def describe(answer: Placed | Unplaced) -> str:
-    """A decision in words."""
+    """A verdict in words."""
     if isinstance(answer, Unplaced):
         return f"waits: {answer.reason}"
     where = ", ".join(f"{at} on {node}" for at, node in answer.nodes.items())
     return f"placed in {answer.level} {answer.domain}: {where}"
 
 
+def _line(decision: Decision) -> str:
+    words = describe(decision.placed) if decision.placed else f"waits: {decision.reason}"
+    return f"{'/'.join(decision.key)}: {words}"
+
+
+def replay(document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(the decisions in words, how they differ from those in the document). Raises ReplayError."""
+    decisions = load(document).decide()
+    lines = [_line(decision) for decision in decisions]
+    if not document.get("decisions"):
+        return lines, []
+    before = {"/".join(item["key"]): item for item in document["decisions"]}
+    # Through JSON, as the recorded ones went: its keys are strings.
+    after = {"/".join(d.key): json.loads(json.dumps(outcome(d))) for d in decisions}
+    return lines, [
+        f"{key}: was {before.get(key)}, is {after.get(key)}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Decide on each request of a file in turn, each by itself, and print the answers."""
+    """Decide again on a file's case and print the decisions; 1 if they are others than recorded."""
     if len(arguments) != 1:
-        print("usage: python -m drakkar_operator.scheduling.replay FILE", file=sys.stderr)
+        print("usage: drakkar debug replay FILE", file=sys.stderr)
         return 64
-    snapshot, requests = load(json.loads(Path(arguments[0]).read_text()))
-    for request in requests:
-        print(f"{'/'.join(request.key)}: {describe(place(snapshot, request))}")
-    return 0
+    try:
+        text = sys.stdin.read() if arguments[0] == "-" else Path(arguments[0]).read_text()
+        lines, differences = replay(json.loads(text))
+    except (OSError, ReplayError, json.JSONDecodeError) as error:
+        print(f"error: {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(lines) or "nothing waits in this snapshot")
+    for line in differences:
+        print(f"differs: {line}", file=sys.stderr)
+    return 1 if differences else 0
 
 
 if __name__ == "__main__":

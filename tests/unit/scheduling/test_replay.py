@@ -1,15 +1,21 @@
-"""A decision can be repeated from a file."""
+"""The decisions of a cycle can be repeated from a file, exactly."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.replay import describe, dump, load, main
+from drakkar_operator.model import QueueView
+from drakkar_operator.scheduling.case import Case
+from drakkar_operator.scheduling.replay import ReplayError, dump, load, main, outcome, replay
 from drakkar_operator.scheduling.request import Requirement, Term, Toleration
 from drakkar_operator.scheduling.state import equal
-from support.scheduling import gang, node, pod, snapshot, taint
+from drakkar_operator.scheduling.workload import Pending, Running
+from support.scheduling import GPU, gang, node, pod, snapshot, taint
 
 SNAPSHOT = snapshot(
     [
@@ -23,6 +29,7 @@ REQUEST = gang(
     3,
     2,
     {"required": "rack", "group_size": 2, "group_level": "host"},
+    key=("team", "repair"),
     fixed={0: "n1"},
     hint={1: "n1"},
     node_selector={"pool": "x"},
@@ -33,33 +40,134 @@ REQUEST = gang(
     host_ports=(("", "UDP", 5),),
     avoid=frozenset({"n9"}),
 )
+CASE = Case(
+    SNAPSHOT,
+    pending=(
+        Pending(("team", "repair"), REQUEST, "q", 7, 1_800_000_000.25, charged=True),
+        Pending(
+            ("team", "fits"),
+            gang(1, 4, key=("team", "fits"), tolerations=(Toleration("t", "Exists"),)),
+        ),
+        Pending(("team", "large"), gang(9, 8, key=("team", "large"))),
+    ),
+    running=(
+        Running(
+            ("team", "other"),
+            gang(1, 3, key=("team", "other"), fixed={0: "n1"}, missing=()),
+            placed=5.5,
+            ends=1_800_000_900.0,
+        ),
+    ),
+    queues={"q": QueueView("q", {GPU: 64}, weight=2)},
+    used={"q": {GPU: 6, "pods": 3}},
+    jobs={"q": 1},
+    now=1_800_000_000.5,
+)
 
 
-def test_a_document_gives_back_the_same_snapshot_and_requests() -> None:
-    document = json.loads(json.dumps(dump(SNAPSHOT, [REQUEST, gang(1)])))
-    snap, requests = load(document)
-    assert equal(snap, SNAPSHOT)
-    assert requests == [REQUEST, gang(1)]
-    assert json.loads(json.dumps(dump(snap, requests))) == document
+def through_json(case: Case) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(dump(case, case.decide())))
+    return found
+
+
+def same(one: Case, other: Case) -> bool:
+    plain = ("pending", "running", "queues", "used", "jobs", "now")
+    return equal(one.snapshot, other.snapshot) and all(
+        getattr(one, name) == getattr(other, name) for name in plain
+    )
+
+
+def test_a_document_gives_back_the_same_case() -> None:
+    document = through_json(CASE)
+    assert same(load(document), CASE)
+    assert through_json(load(document)) == document
 
 
 def test_an_empty_cluster() -> None:
-    snap, requests = load(dump(snapshot([])))
-    assert (len(snap.nodes), requests) == (0, [])
+    case = load(dump(Case(snapshot([]))))
+    assert (len(case.snapshot.nodes), case.pending) == (0, ())
 
 
-def test_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="version 99; this Drakkar reads 1"):
-        load({"version": 99})
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 99}, "version 99; this Drakkar reads 2"),
+        ({"pending": [{"key": ["a", "b"]}]}, "0.request"),
+        ({"pending": None}, "can't be read"),
+        ({"resources": []}, "can't be read"),
+        ({"nodes": [{"name": "n"}]}, "no field 'free'"),
+    ],
+)
+def test_what_is_no_snapshot_is_refused_with_the_reason(
+    change: Mapping[str, Any], message: str
+) -> None:
+    with pytest.raises(ReplayError, match=message):
+        load({**through_json(CASE), **change})
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_decision_is_repeated_exactly(data: st.DataObject) -> None:
+    amounts = st.integers(0, 8)
+    nodes = [
+        node(f"n{at}", f"z/{at % 2}/{at % 3}", gpus=data.draw(amounts))
+        for at in range(data.draw(st.integers(1, 6)))
+    ]
+    pods = [pod("p", "n0", data.draw(amounts))]
+    levels = st.sampled_from([None, "rack", "block"])
+    pending = tuple(
+        Pending(
+            ("team", f"j{at}"),
+            gang(
+                data.draw(st.integers(1, 4)),
+                data.draw(st.integers(0, 8)),
+                {"required": data.draw(levels)},
+                key=("team", f"j{at}"),
+            ),
+            data.draw(st.sampled_from([None, "q"])),
+            data.draw(st.integers(-2, 2)),
+            data.draw(st.floats(0, 2e9)),
+        )
+        for at in range(data.draw(st.integers(0, 5)))
+    )
+    queues = {"q": QueueView("q", {GPU: data.draw(st.integers(0, 20))})}
+    case = Case(snapshot(nodes, pods), pending, queues=queues)
+    document = through_json(case)
+    again = load(document)
+    assert [outcome(d) for d in again.decide()] == [outcome(d) for d in case.decide()]
+    assert replay(document)[1] == []
 
 
 def test_the_command_decides_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asks = [gang(1, 4, tolerations=(Toleration("t", "Exists"),)), gang(9, 8)]
     file = tmp_path / "snapshot.json"
-    file.write_text(json.dumps(dump(SNAPSHOT, asks)))
+    file.write_text(json.dumps(through_json(CASE)))
     assert main([str(file)]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == [f"team/job: {describe(place(SNAPSHOT, ask))}" for ask in asks]
-    assert printed[0] == "team/job: placed in host z/a/1/n1: 0 on n1"
-    assert printed[1].startswith("team/job: waits: no suitable node offers nvidia.com/gpu")
+    printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert printed["team/fits"] == "placed in host z/a/1/n1: 0 on n1"
+    assert printed["team/large"].startswith("waits: no suitable node offers nvidia.com/gpu")
+
+
+def test_the_command_tells_a_decision_that_came_out_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = through_json(CASE)
+    for item in document["decisions"]:
+        if item["key"] == ["team", "fits"]:
+            item["placed"]["nodes"] = {"0": "n2"}
+    file = tmp_path / "snapshot.json"
+    file.write_text(json.dumps(document))
+    assert main([str(file)]) == 1
+    printed = capsys.readouterr().err
+    assert "differs: team/fits: was " in printed
+    assert printed.count("differs") == 1
+
+
+def test_the_command_says_what_is_wrong_with_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "snapshot.json"
+    file.write_text("{}")
+    assert main([str(file)]) == 1
+    assert "version None" in capsys.readouterr().err
+    assert main([str(tmp_path / "none.json")]) == 1
     assert main([]) == 64
