@@ -1,0 +1,1 @@
+"""Serving: an inference engine and its OpenAI-compatible server."""
