@@ -35,3 +35,6 @@ RUN_AS_USER: Final = 65532
 CHECKPOINT_MOUNT: Final = "/checkpoints"
 DATA_DIR: Final = "/opt/drakkar/data"
 """Where worker images hold the data sets that recipes name."""
+
+DEVICES_VARIABLE: Final = "DRAKKAR_DEVICES"
+"""Environment variable of a container: ids of its accelerators, separated by commas."""
