@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from drakkar.catalogue.page import accelerators_page
 from drakkar.crdgen import crd, reference
 from drakkar.v1alpha1 import KINDS
 
@@ -15,6 +16,7 @@ def files() -> dict[str, str]:
     for model in KINDS:
         found[f"docs/reference/{model.KIND.name.lower()}.md"] = reference.kind_page(model)
     found["docs/reference/recipes.md"] = reference.recipes_page()
+    found["docs/reference/accelerators.md"] = accelerators_page()
     return found
 
 

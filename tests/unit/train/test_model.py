@@ -133,8 +133,16 @@ def test_flops_of_a_known_model():
 
 
 @pytest.mark.parametrize(
-    ("name", "peak"),
-    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("cpu", None)],
+    ("name", "bf16", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", True, 989e12),
+        ("NVIDIA H100 80GB HBM3", False, 67e12),
+        ("NVIDIA H100 PCIe", True, 756e12),
+        ("Tesla V100-SXM2-16GB", True, None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", True, None),
+        ("Graphics of tomorrow", True, None),
+        ("cpu", True, None),
+    ],
 )
-def test_peak_by_device_name(name, peak):
-    assert peak_flops(name) == peak
+def test_peak_by_device_name(name, bf16, peak):
+    assert peak_flops(name, bf16=bf16) == peak

@@ -1,21 +1,7 @@
 """Model FLOP/s utilisation: what the model needs over what the device could do."""
 
+from drakkar import catalogue
 from drakkar_workers.train.model import Shape
-
-PEAK_BF16_FLOPS: dict[str, float] = {
-    # Dense, without sparsity; from the vendors' data sheets.
-    "B200": 2.25e15,
-    "H200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-    "V100": 125e12,
-}
-"""By a part of the device's name; the first that matches counts."""
 
 
 def parameter_count(shape: Shape) -> int:
@@ -38,6 +24,13 @@ def flops_per_token(shape: Shape, sequence: int) -> float:
     return 6.0 * weights + 12.0 * shape.layers * shape.hidden * sequence
 
 
-def peak_flops(device_name: str) -> float | None:
-    """bf16 FLOP/s of a device by its name, None if it is not in the table (any CPU)."""
-    return next((peak for name, peak in PEAK_BF16_FLOPS.items() if name in device_name), None)
+def peak_flops(device_name: str, *, bf16: bool = True) -> float | None:
+    """Dense FLOP/s of a device by the name that PyTorch gives it, in bf16 or in fp32.
+
+    None for what the catalogue doesn't know, for CPUs, and for a partition (MIG), of which the name
+    doesn't tell its share of the chip's units.
+    """
+    chip = catalogue.find(device_name)
+    if chip is None or " MIG " in device_name:
+        return None
+    return chip.flops("bf16" if bf16 else "fp32")

@@ -94,7 +94,7 @@ class Trainer:
         self.tokens_per_step = self._recipe.batch_size * self._recipe.sequence_length
         self._flops_per_token = flops.flops_per_token(self.shape, self._recipe.sequence_length)
         name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
-        peak = flops.peak_flops(name)
+        peak = flops.peak_flops(name, bf16=self.bf16)
         self._peak = peak * world.size if peak else None
 
     def precision(self) -> torch.autocast:
