@@ -85,7 +85,7 @@ def test_a_zombie_has_ended() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
-    time.sleep(0.05)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert started_at(child) is None
 
 
