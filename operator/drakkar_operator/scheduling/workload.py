@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from drakkar_operator.scheduling.decision import Reservation
 from drakkar_operator.scheduling.request import GangRequest, Key
 
 
@@ -42,3 +43,18 @@ class Running:
     def lost_seconds(self, now: float) -> float:
         """Seconds of training of one replica that are done again if it stops now."""
         return max(0.0, now - max(self.placed, self.saved or 0.0))
+
+    @property
+    def reservations(self) -> tuple[Reservation, ...]:
+        """The room that its ranks hold."""
+        request = self.request
+        return tuple(
+            Reservation(self.key, at, node, request.requests, request.host_ports)
+            for at, node in request.fixed.items()
+        )
+
+    @property
+    def devices(self) -> int:
+        """Accelerators that it holds; its replicas, if it has none."""
+        each = sum(amount for name, amount in self.request.requests.items() if "/" in name)
+        return max(each, 1) * len(self.request.fixed)
