@@ -6,11 +6,13 @@ Times are seconds since the epoch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
 
 Amounts = Mapping[str, int]
+NO_LIMIT = 1 << 60
+"""An amount that nothing reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,36 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What a queue may use, per resource; a resource that ``quota`` does not name is unlimited."""
+
+    quota: Amounts = field(default_factory=dict)
+    borrowing: Amounts = field(default_factory=dict)
+    """Most above the quota; unnamed: nothing."""
+    lending: Amounts = field(default_factory=dict)
+    """Most of the unused quota that others may use; unnamed: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A type of node, known by labels, with a quota of its own."""
+
+    name: str
+    labels: Mapping[str, str]
+    limits: Quota
+
+
+@dataclass(frozen=True, slots=True)
+class PreemptionPolicy:
+    """Which running gangs must make room for those of a queue, and its own not before when."""
+
+    within_queue: Literal["Never", "LowerPriority"] = "LowerPriority"
+    reclaim: Literal["Never", "LowerPriority", "Any"] = "Any"
+    min_runtime: float = 60.0
+    """Seconds that a gang of this queue has run before it may be displaced."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueView:
     """A Queue."""
 
@@ -107,3 +139,16 @@ class QueueView:
     parent: str | None = None
     pinned: bool = False
     """Its pods are bound by kube-scheduler to the node that was chosen."""
+    borrowing: Amounts = field(default_factory=dict)
+    """Most above the quota; unnamed: nothing."""
+    lending: Amounts = field(default_factory=dict)
+    """Most of the unused quota that others may use; unnamed: all."""
+    flavors: tuple[Flavor, ...] = ()
+    preemption: PreemptionPolicy = PreemptionPolicy()
+    backfill_seconds: float = 3600.0
+    """How long its first waiting gang may be passed by gangs whose end is unknown."""
+
+    @property
+    def limits(self) -> Quota:
+        """What it may use over nodes of all types."""
+        return Quota(self.quota, self.borrowing, self.lending)

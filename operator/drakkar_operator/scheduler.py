@@ -7,7 +7,7 @@ to judge again: when a gang starts to wait, when room may have appeared, and rar
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -170,15 +170,11 @@ class Scheduler:
     def case(self) -> Case:
         """What a cycle would be given now."""
         pending = tuple(self._pending())
-        placed = self._placed_jobs()
-        jobs = Counter(job.spec.queue for _, job in placed if job.spec.queue is not None)
         return Case(
             snapshot=self._snapshot(),
             pending=pending,
-            running=tuple(self._running(placed)),
+            running=tuple(self._running(self._placed_jobs())),
             queues={name: entry.view for name, entry in self._caches.queues.items.items()},
-            used=self.used(),
-            jobs=dict(jobs),
             now=self._clock(),
         )
 

@@ -152,7 +152,7 @@ def main() -> None:
             for n in range(500)
         ]
         start = time.process_time()
-        decisions = schedule(snapshots[count], queue, {}, {})
+        decisions = schedule(snapshots[count], queue, {})
         took = time.process_time() - start
         placed = sum(decision.placed is not None for decision in decisions)
         print(

@@ -62,7 +62,7 @@ Quantity = Annotated[
 ]
 """A Kubernetes resource quantity: 4, "500m", "16Gi"."""
 
-_RESOURCE_KEYS = rule(
+RESOURCE_KEYS = rule(
     "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage', 'pods'] || k.contains('/') "
     "|| k.startsWith('hugepages-'))",
     "name resources as Kubernetes does: cpu, memory, ephemeral-storage, hugepages-2Mi or an "
@@ -71,7 +71,7 @@ _RESOURCE_KEYS = rule(
 
 Resources = Annotated[
     dict[Annotated[str, Field(max_length=253)], Quantity],
-    Field(max_length=64, json_schema_extra={VALIDATIONS: [_RESOURCE_KEYS]}),
+    Field(max_length=64, json_schema_extra={VALIDATIONS: [RESOURCE_KEYS]}),
 ]
 """Resource name -> quantity."""
 

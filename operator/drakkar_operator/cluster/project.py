@@ -8,7 +8,18 @@ from typing import Any
 
 from drakkar.constants import LABEL_JOB, LABEL_JOB_UID, LABEL_REPLICA, TRAINER_CONTAINER
 from drakkar.quantity import amount
-from drakkar_operator.model import Amounts, NodeView, PodView, QueueView, Taint
+from drakkar.v1alpha1.queue import UNLIMITED
+from drakkar_operator.model import (
+    NO_LIMIT,
+    Amounts,
+    Flavor,
+    NodeView,
+    PodView,
+    PreemptionPolicy,
+    QueueView,
+    Quota,
+    Taint,
+)
 from drakkar_operator.render import resources
 from drakkar_operator.scheduling.request import host_ports
 
@@ -156,13 +167,42 @@ def node(raw: Object) -> NodeView:
 def queue(raw: Object) -> QueueView:
     """A Queue. Raises ValueError if a quantity is malformed."""
     spec: Object = raw.get("spec") or {}
+    preemption: Object = spec.get("preemption") or {}
     return QueueView(
         name=raw["metadata"]["name"],
         quota=amounts(spec.get("quota")),
         weight=int(spec.get("weight") or 1),
         parent=spec.get("parent"),
         pinned=spec.get("binding") == "pinned",
+        borrowing=_limits(spec.get("borrowing")),
+        lending=_limits(spec.get("lending")),
+        flavors=tuple(
+            Flavor(
+                flavor["name"],
+                dict(flavor["nodeLabels"]),
+                Quota(
+                    amounts(flavor.get("quota")),
+                    _limits(flavor.get("borrowing")),
+                    _limits(flavor.get("lending")),
+                ),
+            )
+            for flavor in spec.get("flavors") or ()
+        ),
+        preemption=PreemptionPolicy(
+            within_queue=preemption.get("withinQueue", "LowerPriority"),
+            reclaim=preemption.get("reclaim", "Any"),
+            min_runtime=float(preemption.get("minRuntimeSeconds", 60)),
+        ),
+        backfill_seconds=float(spec.get("backfillSeconds", 3600)),
     )
+
+
+def _limits(items: Mapping[str, Any] | None) -> dict[str, int]:
+    """Amounts, of which some may be unlimited."""
+    return {
+        resource: NO_LIMIT if quantity == UNLIMITED else amount(resource, quantity)
+        for resource, quantity in (items or {}).items()
+    }
 
 
 def topology_levels(raw: Object) -> tuple[tuple[str, str], ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from drakkar_operator.model import Amounts, QueueView
+from drakkar_operator.model import QueueView
 from drakkar_operator.scheduling.queueing import Decision, schedule
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.workload import Pending, Running
@@ -18,16 +18,12 @@ class Case:
     running: tuple[Running, ...] = ()
     """Gangs that hold their nodes; what they hold is not free in the snapshot."""
     queues: Mapping[str, QueueView] = field(default_factory=dict)
-    used: Mapping[str, Amounts] = field(default_factory=dict)
-    """What the placed gangs of each queue request together."""
-    jobs: Mapping[str, int] = field(default_factory=dict)
-    """How many placed gangs each queue has."""
     now: float = 0.0
     """Seconds since the epoch."""
 
     def decide(self) -> list[Decision]:
         """The decision on every pending gang, in the order in which they were judged."""
-        return schedule(self.snapshot, self.pending, self.queues, self.used, self.jobs)
+        return schedule(self.snapshot, self.pending, self.queues, self.running)
 
     def asking(self, more: Pending) -> "Case":
         """The case in which this gang waits too, in the place of one with the same key."""

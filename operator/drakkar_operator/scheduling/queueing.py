@@ -4,16 +4,20 @@ Repairs go before fresh gangs, since their other ranks already hold devices and 
 priority, then older, then by key. A gang that can't be placed does not hold up the ones behind it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drakkar.quantity import show
 from drakkar_operator.model import Amounts, QueueView
-from drakkar_operator.scheduling.decision import Placed, Unplaced
+from drakkar_operator.scheduling.decision import Eviction, Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.request import Key
 from drakkar_operator.scheduling.snapshot import Snapshot
-from drakkar_operator.scheduling.workload import Pending
+from drakkar_operator.scheduling.workload import Pending, Running
+
+AHEAD = 8
+"""As many gangs before it in the line a decision names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,12 @@ class Decision:
     reason: str | None = None
     unplaced: Unplaced | None = None
     """The verdict with its numbers, if it was room (not quota) that was lacking."""
+    position: int = 0
+    """Place in the line of its queue, from 1, in the order in which its gangs are judged."""
+    ahead: tuple[Key, ...] = ()
+    """The gangs before it in that line that wait still, nearest to the head first; at most 8."""
+    evictions: tuple[Eviction, ...] = ()
+    """Running gangs that must leave so that it fits; it is placed when they are gone."""
 
 
 def order(pending: Iterable[Pending]) -> list[Pending]:
@@ -54,42 +64,62 @@ def schedule(
     snapshot: Snapshot,
     pending: Sequence[Pending],
     queues: Mapping[str, QueueView],
-    used: Mapping[str, Amounts],
-    jobs: Mapping[str, int] | None = None,
+    running: Iterable[Running] = (),
 ) -> list[Decision]:
     """Decide on every pending gang, in order; each sees the room that those before it left.
 
-    ``used`` (and ``jobs``, their number) is what the admitted jobs of each queue request in total;
-    it counts for the queue's parents too. A repair is part of that already and is not charged
-    again. Requests of the same shape are judged once: what did not fit still doesn't.
+    What running gangs request in total, and those that lost ranks, counts for their queue and its
+    parents: a repair is not charged again. Requests of the same shape are judged once: what did
+    not fit still doesn't.
     """
-    ledger = _Ledger(queues, used, jobs or {})
+    ledger = _Ledger(queues, [*running, *(each for each in pending if not charge_of(each))])
     verdicts: dict[tuple[object, ...], Unplaced] = {}
+    lines: dict[str | None, list[Key]] = {}
+    positions: Counter[str | None] = Counter()
     decisions: list[Decision] = []
     for each in order(pending):
-        request = each.request
-        charge = (
-            {} if request.repair or each.charged else {**request.total, "pods": request.replicas}
+        line = lines.setdefault(each.queue, [])
+        positions[each.queue] += 1
+        decision = replace(
+            _decide(snapshot, each, ledger, verdicts),
+            position=positions[each.queue],
+            ahead=tuple(line[:AHEAD]),
         )
-        problem = ledger.problem(each.queue, charge)
-        if problem is not None:
-            decisions.append(Decision(each.key, reason=problem))
-            continue
-        try:
-            shape = request.shape
-            verdict = verdicts.get(shape) or place(snapshot, request)
-        except (TypeError, ValueError, ArithmeticError) as error:
-            # One gang's strange request must not keep the others from being placed.
-            decisions.append(Decision(each.key, reason=f"the request can't be judged: {error}"))
-            continue
-        if isinstance(verdict, Unplaced):
-            verdicts[shape] = verdict
-            decisions.append(Decision(each.key, reason=verdict.reason, unplaced=verdict))
-            continue
-        ledger.charge(each.queue, charge)
-        snapshot = snapshot.assume(verdict)
-        decisions.append(Decision(each.key, placed=verdict))
+        decisions.append(decision)
+        if decision.placed is None:
+            line.append(each.key)
+        else:
+            ledger.charge(each.queue, charge_of(each))
+            snapshot = snapshot.assume(decision.placed)
     return decisions
+
+
+def charge_of(gang: Pending) -> Amounts:
+    """What it adds to the use of its queue once it is placed."""
+    request = gang.request
+    return {} if request.repair or gang.charged else {**request.total, "pods": request.replicas}
+
+
+def _decide(
+    snapshot: Snapshot,
+    gang: Pending,
+    ledger: "_Ledger",
+    verdicts: dict[tuple[object, ...], Unplaced],
+) -> Decision:
+    request = gang.request
+    problem = ledger.problem(gang.queue, charge_of(gang))
+    if problem is not None:
+        return Decision(gang.key, reason=problem)
+    try:
+        shape = request.shape
+        verdict = verdicts.get(shape) or place(snapshot, request)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        # One gang's strange request must not keep the others from being placed.
+        return Decision(gang.key, reason=f"the request can't be judged: {error}")
+    if isinstance(verdict, Unplaced):
+        verdicts[shape] = verdict
+        return Decision(gang.key, reason=verdict.reason, unplaced=verdict)
+    return Decision(gang.key, placed=verdict)
 
 
 class _Ledger:
@@ -98,14 +128,15 @@ class _Ledger:
     def __init__(
         self,
         queues: Mapping[str, QueueView],
-        used: Mapping[str, Amounts],
-        jobs: Mapping[str, int],
+        holders: Iterable[Running | Pending],
     ) -> None:
         self._queues = queues
         self._used: dict[str, dict[str, int]] = {}
         self._jobs: dict[str, int] = {}
-        for name in {*used, *jobs}:
-            self._add(name, used.get(name, {}), jobs.get(name, 0))
+        for gang in holders:
+            if gang.queue is not None:
+                request = gang.request
+                self._add(gang.queue, {**request.total, "pods": request.replicas}, 1)
 
     def problem(self, queue: str | None, charge: Amounts) -> str | None:
         """Why this can't be charged to the queue."""

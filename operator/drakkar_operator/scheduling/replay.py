@@ -31,8 +31,6 @@ _NODE = TypeAdapter(NodeView)
 _PENDING = TypeAdapter(tuple[Pending, ...])
 _RUNNING = TypeAdapter(tuple[Running, ...])
 _QUEUES = TypeAdapter(dict[str, QueueView])
-_USED = TypeAdapter(dict[str, dict[str, int]])
-_JOBS = TypeAdapter(dict[str, int])
 _DECISION = TypeAdapter(Decision)
 
 
@@ -50,8 +48,6 @@ def dump(case: Case, decisions: Sequence[Decision] = ()) -> Document:
         "now": case.now,
         **_dump_snapshot(case.snapshot),
         "queues": _QUEUES.dump_python(dict(case.queues), mode="json"),
-        "used": {name: dict(amounts) for name, amounts in sorted(case.used.items())},
-        "jobs": dict(sorted(case.jobs.items())),
         "running": _RUNNING.dump_python(case.running, mode="json"),
         "pending": _PENDING.dump_python(case.pending, mode="json"),
         "decisions": [outcome(decision) for decision in decisions],
@@ -70,8 +66,6 @@ def load(document: Mapping[str, Any]) -> Case:
             pending=_PENDING.validate_python(document["pending"]),
             running=_RUNNING.validate_python(document["running"]),
             queues=_QUEUES.validate_python(document["queues"]),
-            used=_USED.validate_python(document["used"]),
-            jobs=_JOBS.validate_python(document["jobs"]),
             now=float(document["now"]),
         )
     except KeyError as error:

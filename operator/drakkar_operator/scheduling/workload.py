@@ -16,7 +16,7 @@ class Pending:
     priority: int = 0
     created: float = 0.0
     charged: bool = False
-    """Its queue's ``used`` holds it already though no rank is in place: it restarts as a whole."""
+    """It holds its quota already: it lost ranks, maybe all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,18 @@ from drakkar_operator.scheduling import queueing
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.queueing import order, quota_problem, schedule
 from drakkar_operator.scheduling.request import GangRequest
-from drakkar_operator.scheduling.workload import Pending
+from drakkar_operator.scheduling.workload import Pending, Running
 from support.scheduling import GPU, gang, node, pod, snapshot
 
 
 def waiting(name: str, request: GangRequest | None = None, **rest: object) -> Pending:
     """A pending gang by name."""
     return Pending(("team", name), request or gang(1, key=("team", name)), **rest)  # type: ignore[arg-type]
+
+
+def holds(name: str, gpus: int, queue: str) -> Running:
+    """A running gang of one replica."""
+    return Running(("team", name), gang(1, gpus, key=("team", name), fixed={0: "n1"}), queue)
 
 
 def test_order() -> None:
@@ -65,7 +70,7 @@ def test_quota(
 def test_each_gang_sees_the_room_that_those_before_it_left() -> None:
     snap = snapshot([node("n1"), node("n2")])
     pending = [waiting(f"j{at}", gang(1, 8, key=("team", f"j{at}"))) for at in range(3)]
-    decisions = schedule(snap, pending, {}, {})
+    decisions = schedule(snap, pending, {})
     assert [d.placed.nodes if d.placed else None for d in decisions] == [{0: "n1"}, {0: "n2"}, None]
     assert decisions[2].reason is not None
     assert "has room for 0" in decisions[2].reason
@@ -77,7 +82,7 @@ def test_one_strange_request_does_not_stop_the_cycle() -> None:
     unhashable = gang(1, 8, key=("team", "a"), node_selector={"disk": ["ssd"]})
     enormous = gang(1, 10**30, key=("team", "b"))
     pending = [waiting("a", unhashable), waiting("b", enormous), waiting("c")]
-    decisions = {d.key[1]: d for d in schedule(snap, pending, {}, {})}
+    decisions = {d.key[1]: d for d in schedule(snap, pending, {})}
     assert decisions["a"].placed is None
     assert decisions["b"].placed is None
     assert decisions["c"].placed is not None
@@ -87,7 +92,7 @@ def test_a_large_gang_does_not_hold_up_a_small_one() -> None:
     """kueue#9715: admissible work must not wait behind what can't be admitted."""
     snap = snapshot([node("n1")])
     pending = [waiting("big", gang(2, 8, key=("team", "big")), priority=9), waiting("small")]
-    decisions = {d.key[1]: d.placed for d in schedule(snap, pending, {}, {})}
+    decisions = {d.key[1]: d.placed for d in schedule(snap, pending, {})}
     assert decisions["big"] is None
     assert decisions["small"] is not None
 
@@ -103,7 +108,7 @@ def test_requests_of_the_same_shape_are_judged_once(monkeypatch: pytest.MonkeyPa
     snap = snapshot([node("n1")])
     pending = [waiting(f"j{at}", gang(2, 8, key=("team", f"j{at}"))) for at in range(50)]
     pending.append(waiting("other", gang(3, 8)))
-    assert not any(d.placed for d in schedule(snap, pending, {}, {}))
+    assert not any(d.placed for d in schedule(snap, pending, {}))
     assert len(calls) == 2
 
 
@@ -114,7 +119,7 @@ def test_quota_counts_what_the_cycle_places() -> None:
         waiting(f"j{at}", gang(1, 8, key=("team", f"j{at}")), queue="q", created=at)
         for at in range(3)
     ]
-    first, second, third = schedule(snap, pending, queues, {"q": {GPU: 4}}, {"q": 1})
+    first, second, third = schedule(snap, pending, queues, [holds("x", 4, "q")])
     assert first.placed
     assert second.reason == (
         "queue 'q' allows 16 nvidia.com/gpu; 12 are used by 2 jobs, this job needs 8"
@@ -125,7 +130,7 @@ def test_quota_counts_what_the_cycle_places() -> None:
 def test_repairs_and_charged_gangs_are_not_charged_again() -> None:
     snap = snapshot([node("n1"), node("n2")], [pod("p", "n1", 8)])
     queues = {"q": QueueView("q", {GPU: 16})}
-    used = {"q": {GPU: 16}}
+    used = [holds("x", 16, "q")]
     repair = waiting("r", gang(2, 8, fixed={0: "n1"}), queue="q")
     (decision,) = schedule(snap, [repair], queues, used)
     assert decision.placed is not None
@@ -137,7 +142,7 @@ def test_repairs_and_charged_gangs_are_not_charged_again() -> None:
 
 
 def test_an_unknown_queue() -> None:
-    (decision,) = schedule(snapshot([node("n")]), [waiting("j", queue="nope")], {}, {})
+    (decision,) = schedule(snapshot([node("n")]), [waiting("j", queue="nope")], {})
     assert decision.reason == "queue 'nope' does not exist"
 
 
@@ -149,7 +154,7 @@ def test_the_quota_of_a_parent_covers_its_children() -> None:
     }
     snap = snapshot([node("n1"), node("n2")])
     pending = [waiting("j", gang(1, 4), queue="b"), waiting("k", gang(1, 4), queue="b")]
-    first, second = schedule(snap, pending, queues, {"a": {GPU: 4}}, {"a": 1})
+    first, second = schedule(snap, pending, queues, [holds("x", 4, "a")])
     assert first.placed
     assert second.reason is not None
     assert second.reason.startswith("queue 'all' allows 8 nvidia.com/gpu; 8 are used by 2 jobs")
@@ -157,9 +162,28 @@ def test_the_quota_of_a_parent_covers_its_children() -> None:
 
 def test_queues_in_a_circle_end() -> None:
     queues = {"a": QueueView("a", {}, parent="b"), "b": QueueView("b", {GPU: 1}, parent="a")}
-    (decision,) = schedule(snapshot([node("n")]), [waiting("j", gang(1, 2), queue="a")], queues, {})
+    (decision,) = schedule(snapshot([node("n")]), [waiting("j", gang(1, 2), queue="a")], queues)
     assert decision.reason is not None
     assert decision.reason.startswith("queue 'b' allows 1")
+
+
+def test_a_decision_tells_the_place_in_the_line_and_who_is_before() -> None:
+    pending = [
+        waiting("big", gang(9, 8), created=1),
+        waiting("fits", created=2),
+        waiting("huge", gang(10, 8), created=3),
+        waiting("other", gang(11, 8), created=0, queue="q"),
+        waiting("last", gang(12, 8), created=4),
+    ]
+    decisions = schedule(snapshot([node("n1")]), pending, {"q": QueueView("q", {})})
+    found = {d.key[1]: (d.position, [name for _, name in d.ahead]) for d in decisions}
+    assert found == {
+        "big": (1, []),
+        "fits": (2, ["big"]),
+        "huge": (3, ["big"]),
+        "last": (4, ["big", "huge"]),
+        "other": (1, []),
+    }
 
 
 @settings(max_examples=100, deadline=None)
@@ -178,7 +202,7 @@ def test_a_cycle_never_overcommits_nor_exceeds_a_quota(
         for at, (size, gpus, mine) in enumerate(gangs)
     ]
     in_queue = {p.key for p in pending if p.queue}
-    decisions = schedule(snap, pending, queues, {})
+    decisions = schedule(snap, pending, queues)
     assert [d.key for d in decisions] == [p.key for p in order(pending)]
     charged = 0
     for decision in decisions:

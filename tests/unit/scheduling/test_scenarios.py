@@ -52,7 +52,7 @@ def test_v1_ten_gangs_of_fifty_fill_two_spines() -> None:
         Pending(("v", f"job-{at}"), gang(50, 1, {"required": "rack"}, key=("v", f"job-{at}")))
         for at in range(10)
     ]
-    decisions = schedule(snap, pending, {}, {})
+    decisions = schedule(snap, pending, {})
     assert all(decision.placed for decision in decisions)
     for decision in decisions:
         assert decision.placed is not None
@@ -76,7 +76,7 @@ def test_n1_waves_fill_the_cluster_exactly() -> None:
             Pending(("n", f"j{at}"), gang(size, 8, key=("n", f"j{at}")), created=at)
             for at, size in enumerate(sizes)
         ]
-        decisions = schedule(snapshot(racks(4, 8)), pending, {}, {})
+        decisions = schedule(snapshot(racks(4, 8)), pending, {})
         taken = [name for d in decisions if d.placed for name in d.placed.nodes.values()]
         assert len(taken) == len(set(taken)) == 32
 
