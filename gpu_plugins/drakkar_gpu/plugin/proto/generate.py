@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 PACKAGE = "drakkar_gpu/plugin/proto"
-NAMES = ("deviceplugin", "dra", "registration")
+NAMES = ("deviceplugin", "dra", "podresources", "registration")
 
 
 def generate(target: Path) -> None:
