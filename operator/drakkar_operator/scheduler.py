@@ -25,9 +25,9 @@ from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import Amounts, JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
-from drakkar_operator.reconcile.demand import gang_request, running_gang
+from drakkar_operator.reconcile.demand import gang_request, leaving_gang, running_gang
 from drakkar_operator.scheduling.case import Case
-from drakkar_operator.scheduling.decision import Placed, Reservation
+from drakkar_operator.scheduling.decision import Eviction, Placed, Reservation
 from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
@@ -173,7 +173,7 @@ class Scheduler:
         return Case(
             snapshot=self._snapshot(),
             pending=pending,
-            running=tuple(self._running(self._placed_jobs())),
+            running=(*self._running(self._placed_jobs()), *self._leaving()),
             queues={name: entry.view for name, entry in self._caches.queues.items.items()},
             now=self._clock(),
         )
@@ -247,6 +247,15 @@ class Scheduler:
                 known.running = running_gang(job, known.request, priority, self._clock())
             yield known.running
 
+    def _leaving(self) -> Iterable[Running]:
+        """What gangs still hold that gave up their places."""
+        for key, job in self._jobs.items.items():
+            pods = self._caches.pods_of(job.uid)
+            demand = self._demand(key, job) if pods else None
+            gang = leaving_gang(job, demand, pods) if demand is not None else None
+            if gang is not None:
+                yield gang
+
     def _snapshot(self) -> Snapshot:
         self._state.set_levels(self._caches.levels)
         return self._state.snapshot(self._reservations())
@@ -299,6 +308,9 @@ class Scheduler:
         if job is None or key not in self._waiting:
             return
         try:
+            # Of these two, a new leader may find the first done and the second not: whom an eviction
+            # was for is found anew from what is free once all have left who must.
+            await asyncio.gather(*(self._evict(eviction) for eviction in decision.evictions))
             if decision.placed is not None:
                 await self._admit(key, job, decision.placed)
             else:
@@ -321,6 +333,29 @@ class Scheduler:
         self.withdraw(key)
         self._metrics.decisions.labels("placed").inc()
         log.info("placed", job=key, level=placed.level, domain=placed.domain)
+        self._queue.add(key, priority=1)
+        await self._executor.apply(job, plan.actions, pinned=False)
+
+    async def _evict(self, eviction: Eviction) -> None:
+        """Take a gang's place from it, unless it ended or lost it meanwhile."""
+        key = "/".join(eviction.key)
+        job = self._jobs.items.get(key)
+        if job is None or job.status.placement is None or cond.finished(job.status.conditions):
+            return
+        plan = trainingjob.evicted(job, eviction, self._clock())
+        try:
+            job = await self._executor.write_status(job, plan.status)
+        except OutdatedError:
+            self._wake.set()
+            return
+        except ApiError as error:
+            self._uncertain.add(key)
+            self._wake.set()
+            log.warning("eviction not written", job=key, error=str(error))
+            return
+        self._metrics.decisions.labels("evicted").inc()
+        beneficiary = "/".join(eviction.beneficiary)
+        log.info("evicted", job=key, cause=eviction.cause, beneficiary=beneficiary)
         self._queue.add(key, priority=1)
         await self._executor.apply(job, plan.actions, pinned=False)
 

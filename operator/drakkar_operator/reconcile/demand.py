@@ -1,9 +1,9 @@
 """What a job asks of the scheduler, read from the pods it would get."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from drakkar_operator.model import JobView
+from drakkar_operator.model import JobView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.render.pods import training_pod
 from drakkar_operator.render.resources import pod_requests
@@ -47,6 +47,8 @@ def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) 
     status, placement = job.status, job.status.placement
     assert placement is not None
     admitted = cond.find(status.conditions, cond.ADMITTED)
+    since = [admitted.last_transition_time] if admitted is not None else []
+    since += [restart.time for restart in status.restarts if restart.reason == "Moved"]
     ends = []
     if status.progress is not None and status.progress.eta_seconds is not None:
         ends.append(now + status.progress.eta_seconds)
@@ -63,9 +65,36 @@ def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) 
         queue=job.spec.queue,
         priority=priority,
         created=job.created,
-        placed=admitted.last_transition_time.timestamp() if admitted is not None else 0.0,
+        placed=max(since).timestamp() if since else 0.0,
         saved=status.checkpoints[-1].time.timestamp() if status.checkpoints else None,
         restarts=len(status.restarts),
         ends=min(ends, default=None),
         leaving=job.deleting,
+    )
+
+
+def leaving_gang(job: JobView, replica: GangRequest, pods: Iterable[PodView]) -> Running | None:
+    """What a job's pods still hold of places that are not theirs any more; None: nothing.
+
+    So are the pods of a gang that was evicted, moved, suspended or that is done.
+    """
+    placement, done = job.status.placement, cond.finished(job.status.conditions)
+    places = placement.nodes if placement is not None and not done else []
+    held = {
+        pod.replica: pod.node
+        for pod in pods
+        if pod.replica is not None
+        and pod.node is not None
+        and not pod.finished
+        and places[pod.replica : pod.replica + 1] != [pod.node]
+    }
+    if not held:
+        return None
+    replicas = max(*held, job.spec.replicas - 1) + 1
+    return Running(
+        key=job.key,
+        request=replace(replica, replicas=replicas, missing=(), fixed=held),
+        created=job.created,
+        restarts=len(job.status.restarts),
+        leaving=True,
     )

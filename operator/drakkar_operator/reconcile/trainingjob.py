@@ -9,13 +9,13 @@ an operator that dies anywhere is continued by the next one. Three rules carry t
 - A gang that can't be whole again gives up all its pods, so that two gangs never wait for the
   halves of each other.
 
-``placed`` and ``unplaced`` turn the scheduler's verdict into a plan in the same way.
+``placed``, ``unplaced`` and ``evicted`` turn the scheduler's verdict into a plan in the same way.
 """
 
 from collections.abc import Mapping, Sequence
 
 from drakkar.protocol import Report
-from drakkar.v1alpha1.trainingjob import Placement, Progress
+from drakkar.v1alpha1.trainingjob import Placement, Progress, Restart
 from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import ends, gang, losses
@@ -24,6 +24,8 @@ from drakkar_operator.reconcile.conditions import Reason
 from drakkar_operator.reconcile.draft import Draft
 from drakkar_operator.reconcile.failures import final_report
 from drakkar_operator.reconcile.observed import ORDINARY, Context, Observed
+from drakkar_operator.reconcile.restarts import at
+from drakkar_operator.scheduling.decision import Eviction
 
 LEAVING_SECONDS = 10.0
 
@@ -92,6 +94,35 @@ def unplaced(job: JobView, reason: str, now: float) -> Plan:
         draft.placement = None
         draft.event("Warning", "GangReleased", f"no room to replace the lost replicas: {reason}")
     gang.wait(draft, Reason.WAITING, reason)
+    return draft.plan()
+
+
+def evicted(job: JobView, eviction: Eviction, now: float) -> Plan:
+    """The gang gives up its place for another, and waits for one or has got it in exchange.
+
+    Written before anything follows from it. The pods are in the wrong place from then on, so the
+    next look at the job makes them leave: they save their state and go.
+    """
+    draft = Draft(job, now)
+    draft.ready_replicas = job.status.ready_replicas or 0
+    interruption = Restart(
+        id=f"{eviction.cause}-{'-'.join(eviction.beneficiary)}-{int(now)}"[-128:],
+        time=at(now),
+        scope="gang",
+        reason=eviction.cause,
+        message=eviction.message[:1024],
+        counted=False,
+    )
+    losses.record(draft, [interruption])
+    if eviction.to is not None:
+        to = eviction.to
+        draft.placement = Placement(level=to.level, domain=to.domain, nodes=list(to.all_nodes))
+    else:
+        draft.placement = None
+        draft.pending_reason = eviction.message[:2048]
+        draft.set(cond.ADMITTED, "False", eviction.cause, eviction.message)
+    if cond.find(draft.conditions, cond.RUNNING):
+        draft.set(cond.RUNNING, "False", eviction.cause, eviction.message)
     return draft.plan()
 
 

@@ -81,3 +81,5 @@ class Eviction:
     """The gang that it makes room for."""
     message: str
     """One sentence with numbers, for the owner of the evicted gang."""
+    to: Placed | None = None
+    """The place that a moved gang gets in exchange; it holds it from the decision on."""

@@ -38,7 +38,9 @@ class Running:
     ends: float | None = None
     """When it is expected to be done, if that is known."""
     leaving: bool = False
-    """It was told to give up its place and has not done so yet."""
+    """It gave up these nodes by decision, was deleted or is done, and its pods have not gone yet: the
+    room is still taken in the snapshot, and free for certain before long. What it uses of a quota is
+    not counted any more, or counted where it moves to: ``queue`` is None."""
 
     def lost_seconds(self, now: float) -> float:
         """Seconds of training of one replica that are done again if it stops now."""
