@@ -24,6 +24,8 @@ from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.controller import Controller
 from drakkar_operator.endpoints import application
 from drakkar_operator.metrics import Metrics
+from drakkar_operator.planner import Planner
+from drakkar_operator.questions import Forward, debug_application, plan_application
 from drakkar_operator.scheduler import Scheduler
 from drakkar_operator.settings import Settings
 
@@ -98,6 +100,13 @@ class Core:
             scheduler=self.scheduler,
             queue=self.queue,
             metrics=metrics,
+            clock=wall,
+        )
+        self.planner = Planner(
+            jobs=self.jobs,
+            caches=self.caches,
+            controller=self.controller,
+            scheduler=self.scheduler,
             clock=wall,
         )
         self.queue_status = QueueStatus(
@@ -202,8 +211,8 @@ class Operator:
         self._lease_rest = Rest(connection, timeout=settings.lease_seconds / 2, observe=observe)
         self.core = Core(settings, self._rest, self._lease_rest, metrics)
         self.kopf = KopfWatch(connection, self.core.jobs.take, settings.namespaces)
-        self.port: int | None = None
-        """Port of the HTTP endpoints, once they listen."""
+        self.ports: dict[str, int] = {}
+        """Port of each HTTP application, once it listens: http, plan, debug."""
         self._listed = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -223,12 +232,25 @@ class Operator:
             ready=self._listed.is_set,
             stuck_after=self.settings.watch_seconds * 1.25 + 70.0,
         )
+        await self._listen(stack, "http", app, self.settings.port)
+        plan = plan_application(self.core.planner, self._forward(self.settings.plan_port))
+        await self._listen(stack, "plan", plan, self.settings.plan_port)
+        debug = debug_application(self.core.scheduler, self._forward(self.settings.debug_port))
+        await self._listen(stack, "debug", debug, self.settings.debug_port)
+        log.info("listening", **self.ports)
+
+    def _forward(self, port: int) -> Forward:
+        core = self.core
+        return Forward(core.leader, core.caches, namespace=self.settings.namespace, port=port)
+
+    async def _listen(
+        self, stack: AsyncExitStack, name: str, app: web.Application, port: int
+    ) -> None:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, self.settings.host, self.settings.port).start()
-        self.port = runner.addresses[0][1]
-        log.info("listening", port=self.port)
+        await web.TCPSite(runner, self.settings.host, port).start()
+        self.ports[name] = runner.addresses[0][1]
 
     async def _resync(self) -> None:
         """List the jobs: first of all, and then again and again against watches that died."""

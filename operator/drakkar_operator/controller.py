@@ -119,7 +119,7 @@ class Controller:
             return
         self._uids[key] = job.uid
         job = replace(job, priority=self._caches.priority_of(job.spec.priority_class_name))
-        context = await self._context(job)
+        context = await self.context(job)
         # No await from here to the plan: pods, nodes and report are of one moment.
         pods = self._own_pods(job)
         self._follow(key, job, pods)
@@ -147,7 +147,8 @@ class Controller:
         if any(isinstance(action, CreatePod) for action in plan.actions):
             self._refusals.pop(job.uid, None)
 
-    async def _context(self, job: JobView) -> Context:
+    async def context(self, job: JobView) -> Context:
+        """Facts about the job's surroundings: its queue, its volume, what was refused before."""
         queue = self._caches.queues.items.get(job.spec.queue) if job.spec.queue else None
         claim = await self._claim(job)
         refusal = self._refusals.get(job.uid)

@@ -20,6 +20,8 @@ _HELP = {
     "lease": "name of the Lease by which replicas of the operator elect their leader",
     "identity": "name of this process in the Lease",
     "port": "port of /metrics, /healthz and /readyz; 0 takes a free one",
+    "plan_port": "port where 'drakkar plan' is answered; 0 takes a free one",
+    "debug_port": "port where 'drakkar debug snapshot' is answered; 0 takes a free one",
     "host": "address to listen on",
     "workers": "jobs reconciled at once",
     "parallel": "writes to the API server at once",
@@ -48,6 +50,8 @@ class Settings:
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
     host: str = "0.0.0.0"
     port: int = 8080
+    plan_port: int = 0
+    debug_port: int = 0
     workers: int = 16
     parallel: int = 32
     qps: float = 1000.0

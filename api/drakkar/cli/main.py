@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from drakkar.cli import cluster, demo, follow, install, manifests, progress
+from drakkar.cli import cluster, debug, demo, follow, install, manifests, plan, progress
 from drakkar.cli import describe as describing
 from drakkar.cli import get as getting
 from drakkar.cli.logs import LogReader, replica_of
@@ -18,7 +18,6 @@ from drakkar.cli.session import (
     connect,
     console,
     errors,
-    fail,
 )
 from drakkar.client import Client, ClientError
 from drakkar.v1alpha1 import TrainingJob
@@ -51,14 +50,7 @@ def run(
     context: ContextName = None,
 ) -> None:
     """Check the manifests of FILE, then apply them; with --watch exit 0 if all jobs complete."""
-    objects = manifests.read(file)
-    found = [
-        f"{item['kind']} {item['metadata']['name']}: {line}"
-        for item in objects
-        for line in manifests.problems(item)
-    ]
-    if found:
-        raise fail(f"{file} has mistakes:" + "".join(f"\n  - {line}" for line in found))
+    objects = manifests.read_valid(file)
     client = connect(namespace, kubeconfig, context)
     done = "would be accepted" if dry_run else "applied"
     jobs: list[TrainingJob] = []
@@ -212,9 +204,11 @@ def version(kubeconfig: Kubeconfig = None, context: ContextName = None) -> None:
         errors.print(escape(str(error)), style="dim")
 
 
+app.command()(plan.plan)
 app.command()(install.install)
 app.command()(demo.demo)
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(debug.app, name="debug")
 
 
 def main() -> None:

@@ -40,6 +40,19 @@ def read(path: str) -> list[Object]:
     return objects
 
 
+def read_valid(path: str) -> list[Object]:
+    """As ``read``, and ManifestError too if anything is wrong that shows without a cluster."""
+    objects = read(path)
+    found = [
+        f"{item['kind']} {item['metadata']['name']}: {line}"
+        for item in objects
+        for line in problems(item)
+    ]
+    if found:
+        raise ManifestError(f"{path} has mistakes:" + "".join(f"\n  - {line}" for line in found))
+    return objects
+
+
 def _items(item: Any, path: str) -> list[Object]:
     if not isinstance(item, dict) or not {"apiVersion", "kind"} <= item.keys():
         raise ManifestError(f"{path}: every object needs apiVersion and kind.")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from drakkar.cli.show import duration, number
 from drakkar.v1alpha1 import TrainingJob
-from drakkar.v1alpha1.trainingjob import Progress, Restart
+from drakkar.v1alpha1.trainingjob import Placement, Progress, Restart
 
 STYLES = {
     "Pending": "yellow",
@@ -81,9 +81,14 @@ def restart_line(restart: Restart) -> str:
 
 
 def placement_lines(job: TrainingJob) -> Iterator[tuple[str, str]]:
+    """(node, replicas on it) of a job, in order of replica."""
+    return spots(job.status.placement) if job.status.placement else iter(())
+
+
+def spots(placement: Placement) -> Iterator[tuple[str, str]]:
     """(node, replicas on it), in order of replica."""
     nodes: dict[str, list[int]] = {}
-    for index, node in enumerate(job.status.placement.nodes if job.status.placement else ()):
+    for index, node in enumerate(placement.nodes):
         nodes.setdefault(node, []).append(index)
     for node, replicas in nodes.items():
         yield node, _ranges(replicas)

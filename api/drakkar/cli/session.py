@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from drakkar.cli.manifests import ManifestError
 from drakkar.client import Client, ClientError
+from drakkar.planning import OPERATOR_NAMESPACE, OPERATOR_SERVICE
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -24,6 +25,18 @@ Kubeconfig = Annotated[
     str | None, typer.Option("--kubeconfig", help="File that says where the cluster is.")
 ]
 ContextName = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
+
+OperatorName = Annotated[
+    str,
+    typer.Option(
+        "--operator",
+        envvar="DRAKKAR_OPERATOR",
+        metavar="NAMESPACE/SERVICE",
+        help="Where Drakkar's operator is installed.",
+    ),
+]
+OPERATOR = f"{OPERATOR_NAMESPACE}/{OPERATOR_SERVICE}"
+"""Where the chart installs it by default."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,3 +71,11 @@ def connect(
 ) -> Client:
     """The client that the options ask for."""
     return Client.connect(kubeconfig, context=context, namespace=namespace)
+
+
+def service_of(operator: str) -> tuple[str, str]:
+    """(name, namespace) of NAMESPACE/SERVICE."""
+    namespace, _, name = operator.partition("/")
+    if not (namespace and name) or "/" in name:
+        raise fail(f"--operator: write NAMESPACE/SERVICE, such as {OPERATOR} (found {operator!r})")
+    return name, namespace

@@ -1,9 +1,9 @@
 """The client: one attribute per kind, and the few other requests that commands need."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from drakkar.client.errors import InvalidError, NotInstalledError
+from drakkar.client.errors import InvalidError, NotInstalledError, from_service
 from drakkar.client.kubeconfig import Connection, load
 from drakkar.client.resource import CLI_FIELD_MANAGER, ResourceClient
 from drakkar.client.transport import APPLY, Object, Transport, path_of
@@ -122,6 +122,31 @@ class Client:
             target=target or f"log of pod {where}/{pod}",
             query=query,
             read_timeout=None if query.get("follow") == "true" else 30.0,
+        )
+
+    def service(
+        self,
+        name: str,
+        namespace: str,
+        port: str,
+        path: str,
+        *,
+        method: Literal["GET", "POST"] = "GET",
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> Object:
+        """What a Service in the cluster answers, asked through the API server's proxy.
+
+        Needs the right to ``get`` (``create`` for POST) ``services/proxy`` of ``NAME:PORT``.
+        """
+        service = path_of("api", "v1", "namespaces", namespace, "services", f"{name}:{port}")
+        return self._transport.request(
+            method,
+            f"{service}/proxy{path}",
+            target=f"service {namespace}/{name}",
+            query=query,
+            body=body,
+            failure=from_service,
         )
 
     def _resource(self, api_version: str, kind: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from drakkar.planning import REFUSAL
+
 
 class ClientError(Exception):
     """The API server refused, for a reason that the message gives."""
@@ -67,6 +69,29 @@ def from_status(code: int, status: Mapping[str, Any] | None, target: str) -> Cli
         # Server-side apply answers 500 for fields that the kind has not, or of a wrong type.
         return InvalidError(f"{target} is refused: {message.rsplit('): ', 1)[-1]}", code=code)
     return ClientError(f"{target}: the API server answered {code}: {message}", code=code)
+
+
+def from_service(code: int, status: Mapping[str, Any] | None, target: str) -> ClientError:
+    """The error for an answer by way of the API server's proxy to the operator's Service.
+
+    target: the Service, such as "service drakkar-system/drakkar-operator".
+    """
+    message = str((status or {}).get("message") or f"HTTP status {code}").strip()
+    if (status or {}).get("reason") == REFUSAL:
+        return ClientError(f"The operator refuses: {message}.", code=code)
+    if code == 404:
+        return NotFoundError(
+            f"There is no {target}: is Drakkar installed there? "
+            "Where it has another name, say so: --operator NAMESPACE/SERVICE",
+            code=code,
+        )
+    if code in (502, 503, 504):
+        return UnreachableError(
+            f"The API server gets no answer from {target}: {message}. "
+            "Is an operator ready, and may the API server reach it (docs/how-to/install.md)?",
+            code=code,
+        )
+    return from_status(code, status, target)
 
 
 def _causes(details: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Requests to the API server and its answers as plain objects."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -50,15 +50,19 @@ class Transport:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        failure: Callable[[int, Object | None, str], ClientError] = from_status,
     ) -> Object:
-        """The answer's JSON object. Raises ClientError; target names the object in its message."""
+        """The answer's JSON object. Raises ClientError; target names the object in its message.
+
+        failure: the error for an answer of 400 and more: (status, its JSON object, target).
+        """
         response = self._open(method, path, query, body, content_type, _TIMEOUT)
         try:
             text = response.data
         except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(error) from None
         if response.status >= 400:
-            raise from_status(response.status, _json(text), target)
+            raise failure(response.status, _json(text), target)
         return _json(text) or {}
 
     def lines(

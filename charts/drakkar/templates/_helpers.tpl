@@ -68,3 +68,19 @@ app.kubernetes.io/part-of: drakkar
   resources: [events]
   verbs: [create, patch]
 {{- end -}}
+
+
+{{/* POST through the API server's proxy is the verb create. */}}
+{{- define "drakkar.planRules" -}}
+- apiGroups: [""]
+  resources: [services/proxy]
+  resourceNames: ["{{ include "drakkar.operator" . }}:plan"]
+  verbs: [create]
+{{- end -}}
+
+{{- define "drakkar.debugRules" -}}
+- apiGroups: [""]
+  resources: [services/proxy]
+  resourceNames: ["{{ include "drakkar.operator" . }}:debug"]
+  verbs: [get]
+{{- end -}}

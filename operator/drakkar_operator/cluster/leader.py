@@ -70,6 +70,12 @@ class Leader:
         """Whether writes are allowed now."""
         return self._leading.is_set() and self._clock() < self._valid_until
 
+    @property
+    def holder(self) -> str | None:
+        """Who held the Lease when it was last read; None if nobody did."""
+        spec = self._lease["spec"] if self._lease is not None else {}
+        return spec.get("holderIdentity") or None
+
     def check(self) -> None:
         """Raise NotLeaderError unless writes are allowed now."""
         if not self.leading:

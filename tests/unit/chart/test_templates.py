@@ -51,12 +51,15 @@ def test_pod_meets_the_restricted_standard(render: Render) -> None:
 def test_probes_and_service_lead_to_the_operators_port(render: Render) -> None:
     objects = render({"port": 9090})
     (container,) = pod(objects)["containers"]
-    assert container["ports"] == [{"name": "http", "containerPort": 9090}]
+    assert container["ports"][0] == {"name": "http", "containerPort": 9090}
     assert environment(objects)["DRAKKAR_PORT"] == "9090"
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
     service = only(objects, "Service")["spec"]
-    assert [port["port"] for port in service["ports"]] == [9090]
+    assert [port["port"] for port in service["ports"]] == [9090, 8081, 8082]
+    assert {port["targetPort"] for port in service["ports"]} == {
+        port["name"] for port in container["ports"]
+    }
 
 
 def test_service_selects_the_pods(render: Render) -> None:
@@ -157,6 +160,56 @@ def test_users_get_rights_by_aggregation(render: Render) -> None:
         for item in render({"rbac.aggregate": False})
         if item["metadata"]["name"] in ("drakkar-view", "drakkar-edit")
     ]
+
+
+PLAN = {
+    "apiGroups": [""],
+    "resources": ["services/proxy"],
+    "resourceNames": ["drakkar-operator:plan"],
+    "verbs": ["create"],
+}
+DEBUG = {**PLAN, "resourceNames": ["drakkar-operator:debug"], "verbs": ["get"]}
+
+
+def test_users_may_plan_and_none_of_them_may_debug(render: Render) -> None:
+    objects = render()
+    granted = [
+        item
+        for item in objects
+        if item["kind"] == "ClusterRole"
+        and any("aggregate-to" in label for label in item["metadata"]["labels"])
+    ]
+    assert PLAN in [rule for item in granted for rule in item["rules"]]
+    assert DEBUG not in [rule for item in granted for rule in item["rules"]]
+    roles = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Role"}
+    assert roles["drakkar-plan"]["rules"] == [PLAN]
+    assert roles["drakkar-debug"]["rules"] == [DEBUG]
+    assert roles["drakkar-debug"]["metadata"]["namespace"] == "drakkar-system"
+    bound = [item for item in objects if item["kind"] == "RoleBinding"]
+    assert {item["roleRef"]["name"] for item in bound} == {"drakkar-operator-leader"}
+
+
+def test_those_named_in_values_may_plan_or_debug(render: Render) -> None:
+    group = {"kind": "Group", "name": "ml", "apiGroup": "rbac.authorization.k8s.io"}
+    objects = render({"rbac.planners": [group], "rbac.debuggers": [{**group, "name": "ops"}]})
+    bound = {
+        item["roleRef"]["name"]: [subject["name"] for subject in item["subjects"]]
+        for item in objects
+        if item["kind"] == "RoleBinding"
+    }
+    assert bound["drakkar-plan"] == ["ml"]
+    assert bound["drakkar-debug"] == ["ops"]
+
+
+def test_a_network_policy_leaves_questions_to_the_api_server(render: Render) -> None:
+    server = {"ipBlock": {"cidr": "10.0.0.0/28"}}
+    values = {"networkPolicy.enabled": True, "networkPolicy.apiServer": [server]}
+    metrics, questions = only(render(values), "NetworkPolicy")["spec"]["ingress"]
+    assert [port["port"] for port in metrics["ports"]] == ["http"]
+    assert [port["port"] for port in questions["ports"]] == ["plan", "debug"]
+    assert server in questions["from"]
+    _, closed = only(render({"networkPolicy.enabled": True}), "NetworkPolicy")["spec"]["ingress"]
+    assert [list(peer) for peer in closed["from"]] == [["podSelector"]]
 
 
 @pytest.mark.parametrize(

@@ -144,21 +144,21 @@ async def test_one_sick_job_does_not_stop_the_others(world: World):
     process = Process(world.kube)
     bad = training_job("bad", replicas="many")
     world.kube.put(JOBS, bad)
-    crash = process.core.controller._context
+    crash = process.core.controller.context
 
     async def sometimes(job):  # type: ignore[no-untyped-def]
         if job.name == "crash":
             raise RuntimeError("a bug")
         return await crash(job)
 
-    process.core.controller._context = sometimes  # type: ignore[method-assign]
+    process.core.controller.context = sometimes  # type: ignore[method-assign]
     world.kube.put(JOBS, training_job("crash"))
     world.kube.put(JOBS, training_job("good"))
     await world.until(lambda: world.phase("good") == "Running")
     await world.until(lambda: world.phase("bad") == "Failed")
     failed = next(c for c in world.status("bad")["conditions"] if c["type"] == "Failed")
     assert "spec.replicas" in failed["message"]
-    process.core.controller._context = crash  # type: ignore[method-assign]
+    process.core.controller.context = crash  # type: ignore[method-assign]
     await world.until(lambda: world.phase("crash") == "Running", 200)
     await process.terminate()
 
