@@ -186,7 +186,7 @@ def _rows(
     for at, gang in enumerate(gangs):
         amounts[at, : len(columns)] = nodes.row(gang.request.requests)[columns]
         if request.host_ports:
-            amounts[at, -1] = _clash(gang.request, request)
+            amounts[at, -1] = clash(gang.request, request)
         for name, count in Counter(gang.request.fixed.values()).items():
             node = nodes.tree.index.get(name)
             if node is not None and suits[node]:
@@ -199,7 +199,7 @@ def _rows(
     return Rows.of(gang_of, np.array(where, dtype=np.int64)[order], held)
 
 
-def _clash(one: GangRequest, other: GangRequest) -> bool:
+def clash(one: GangRequest, other: GangRequest) -> bool:
     """Whether ranks of the two can't share a node because of their ports."""
     for mine in one.host_ports:
         key, address = port_key(mine)

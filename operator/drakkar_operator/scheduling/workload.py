@@ -37,6 +37,8 @@ class Running:
     """Interruptions so far, of any cause."""
     ends: float | None = None
     """When it is expected to be done, if that is known."""
+    movable: bool = True
+    """Its owner lets it be moved to other nodes."""
     leaving: bool = False
     """It gave up these nodes by decision, was deleted or is done, and its pods have not gone yet: the
     room is still taken in the snapshot, and free for certain before long. What it uses of a quota is
