@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -49,6 +49,8 @@ class Pace:
     """Judge again after so long even if nothing happened."""
     reason: float = 5.0
     """A job's pending reason is written at most this often."""
+    moves: float = 10.0
+    """Gangs that could be moved for others are looked for at most this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Scheduler:
         self._uncertain: set[str] = set()
         self.cycles: deque[Cycle] = deque(maxlen=KEPT_CYCLES)
         """The newest cycles, the newest last."""
+        self._looked_for_moves = float("-inf")
         self._wake = asyncio.Event()
         self._reminder: asyncio.TimerHandle | None = None
         """Set while reasons wait to be written."""
@@ -161,6 +164,9 @@ class Scheduler:
         if not self._waiting:
             return
         case = self.case()
+        if case.now - self._looked_for_moves >= self._pace.moves:
+            self._looked_for_moves = case.now
+            case = replace(case, moves=True)
         started = time.perf_counter()
         decisions = case.decide()
         self._metrics.scheduling_seconds.observe(time.perf_counter() - started)

@@ -76,6 +76,7 @@ _MUTABLE: Final = frozenset(
         "suspend",
         "priorityClassName",
         "faultTolerance",
+        "movable",
         "activeDeadlineSeconds",
         "ttlSecondsAfterFinished",
     }

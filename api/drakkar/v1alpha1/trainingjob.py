@@ -274,6 +274,11 @@ class TrainingJobSpec(Model):
     topology: TopologyRequest = TopologyRequest()
     checkpoint: Checkpoint = Checkpoint()
     fault_tolerance: FaultTolerance = FaultTolerance()
+    movable: bool = Field(
+        default=True,
+        description="The job may be moved to other nodes, from its newest checkpoint, where that "
+        "lets a waiting job start and costs less than the wait.",
+    )
     active_deadline_seconds: int | None = Field(
         default=None, ge=1, le=31_536_000, description="The job fails when it has run this long."
     )

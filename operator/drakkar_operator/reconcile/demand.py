@@ -69,6 +69,7 @@ def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) 
         saved=status.checkpoints[-1].time.timestamp() if status.checkpoints else None,
         restarts=len(status.restarts),
         ends=min(ends, default=None),
+        movable=job.spec.movable,
         leaving=job.deleting,
     )
 

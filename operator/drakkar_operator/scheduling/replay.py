@@ -46,6 +46,7 @@ def dump(case: Case, decisions: Sequence[Decision] = ()) -> Document:
     return {
         "version": VERSION,
         "now": case.now,
+        "moves": case.moves,
         **_dump_snapshot(case.snapshot),
         "queues": _QUEUES.dump_python(dict(case.queues), mode="json"),
         "running": _RUNNING.dump_python(case.running, mode="json"),
@@ -67,6 +68,7 @@ def load(document: Mapping[str, Any]) -> Case:
             running=_RUNNING.validate_python(document["running"]),
             queues=_QUEUES.validate_python(document["queues"]),
             now=float(document["now"]),
+            moves=bool(document["moves"]),
         )
     except KeyError as error:
         raise ReplayError(f"the snapshot has no field {error}") from None
@@ -81,7 +83,10 @@ def load(document: Mapping[str, Any]) -> Case:
 def outcome(decision: Decision) -> Document:
     """A decision in JSON types, without the request that it answers."""
     found: Document = _DECISION.dump_python(
-        decision, mode="json", exclude={"placed": {"request"}}, exclude_none=True
+        decision,
+        mode="json",
+        exclude={"placed": {"request"}, "evictions": {"__all__": {"to": {"request"}}}},
+        exclude_none=True,
     )
     return found
 

@@ -27,6 +27,7 @@ FREE: dict[str, Any] = {
     "suspend": True,
     "faultTolerance": {"maxRestarts": 3},
     "priorityClassName": "system-node-critical",
+    "movable": False,
     "activeDeadlineSeconds": 60,
     "ttlSecondsAfterFinished": 60,
 }
