@@ -23,7 +23,9 @@ app = typer.Typer(no_args_is_help=True, help="A real Kubernetes cluster on this 
 node_app = typer.Typer(no_args_is_help=True, help="Switch nodes off and on, cut their network.")
 apiserver_app = typer.Typer(no_args_is_help=True, help="Stop and start the API server.")
 app.add_typer(node_app, name="node")
+device_app = typer.Typer(no_args_is_help=True, help="Break simulated accelerators, repair them.")
 app.add_typer(apiserver_app, name="apiserver")
+app.add_typer(device_app, name="device")
 
 
 class ProviderChoice(StrEnum):
@@ -32,6 +34,14 @@ class ProviderChoice(StrEnum):
     UPSTREAM = "upstream"
     KIND = "kind"
     EXISTING = "existing"
+
+
+class SeverityChoice(StrEnum):
+    """What a fault means for the device and for the pods that hold it."""
+
+    WARNING = "warning"
+    UNHEALTHY = "unhealthy"
+    FATAL = "fatal"
 
 
 NameOption = Annotated[
@@ -179,6 +189,43 @@ def node_mend(node: NodeArgument, name: NameOption = DEFAULT_NAME) -> None:
     """Put a node's network cable in again."""
     with _cluster(name) as cluster:
         cluster.node(node).mend()
+
+
+@device_app.command("fault")
+def device_fault(
+    node: NodeArgument,
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Its index or id.")],
+    code: Annotated[str, typer.Argument(metavar="CODE", help="xid-79, thermal, link-down, ...")],
+    message: Annotated[str, typer.Option(help="The evidence, in a vendor's words.")] = "",
+    severity: Annotated[
+        SeverityChoice | None, typer.Option(help="What it means; by default what the code does.")
+    ] = None,
+    name: NameOption = DEFAULT_NAME,
+) -> None:
+    """Break a simulated accelerator."""
+    with _cluster(name) as cluster:
+        chosen = severity.value if severity else None
+        cluster.node(node).break_device(device, code, message=message, severity=chosen)
+
+
+@device_app.command("clear")
+def device_clear(
+    node: NodeArgument,
+    device: Annotated[str | None, typer.Argument(metavar="DEVICE", help="All by default.")] = None,
+    name: NameOption = DEFAULT_NAME,
+) -> None:
+    """Repair the simulated accelerators of a node."""
+    with _cluster(name) as cluster:
+        count = cluster.node(node).repair_devices(device)
+        typer.echo(f"{count} faults are gone from {node}.")
+
+
+@device_app.command("list")
+def device_list(node: NodeArgument, name: NameOption = DEFAULT_NAME) -> None:
+    """Show what is broken."""
+    with _cluster(name) as cluster:
+        for fault in cluster.node(node).broken_devices():
+            typer.echo(f"{fault['device']}  {fault['code']}  {fault['message']}")
 
 
 @apiserver_app.command("stop")

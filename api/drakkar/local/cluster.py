@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from drakkar.local import state
+from drakkar.local import devices, state
 from drakkar.local.build import ensure_programs
 from drakkar.local.errors import ClusterError
 from drakkar.local.kubeapi import KubeApi
@@ -168,6 +168,31 @@ class Node:
     def mend(self) -> None:
         """Put the network cable in again."""
         self._provider.set_node_link(self.name, up=True)
+
+    def restart_kubelet(self) -> None:
+        """Kill its kubelet and start it anew; its containers go on."""
+        self._machine().restart_kubelet()
+
+    def break_device(
+        self, device: str, code: str, *, message: str = "", severity: str | None = None
+    ) -> None:
+        """Inject a fault into a simulated device, by its index or id."""
+        devices.inject(
+            self._machine().kubelet_folder, device, code, message=message, severity=severity
+        )
+
+    def repair_devices(self, device: str | None = None) -> int:
+        """Take back the faults of a simulated device, or of all; how many there were."""
+        return devices.clear(self._machine().kubelet_folder, device)
+
+    def broken_devices(self) -> list[dict[str, str]]:
+        """The faults that were injected."""
+        return devices.read(self._machine().kubelet_folder)
+
+    @property
+    def cgroup(self) -> str:
+        """Name of the control group that all of its pods are in."""
+        return self._machine().cgroup
 
     def run(self, *argv: str) -> str:
         """Run a command on the node, as root in its namespaces, and return its output."""

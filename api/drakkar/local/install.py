@@ -20,6 +20,8 @@ from drakkar.local.progress import Progress, Silent
 from drakkar.local.runtime import python_in_pods
 
 NAMESPACE = "drakkar-system"
+DEVICES_NAMESPACE = "drakkar-devices"
+"""Of the daemons that see folders of the nodes, which NAMESPACE does not allow."""
 RELEASE = "drakkar"
 CODE_ANNOTATION = "drakkar.dev/code"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -45,8 +47,10 @@ def install(
     with KubeApi(kubeconfig, timeout_seconds=30) as api:
         with progress.step("Installing the kinds TrainingJob, Queue and Topology"):
             _apply_definitions(api, chart / "crds")
-        _ensure_namespace(api)
+        _ensure_namespace(api, NAMESPACE, "restricted")
         local = api.find("/apis/node.k8s.io/v1/runtimeclasses/drakkar-local") is not None
+        if local:
+            _ensure_namespace(api, DEVICES_NAMESPACE, "privileged")
     where: list[str | Path] = ["--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
     _unlock(helm, where)
     command: list[str | Path] = [helm, "upgrade", "--install", RELEASE, chart]
@@ -57,7 +61,7 @@ def install(
             command += ["--set-string", f"{name}={value}"]
     for file in values:
         command += ["--values", file]
-    with progress.step("Installing the operator with Helm"):
+    with progress.step("Installing the operator and the nodes' daemons with Helm"):
         run([*command, "--wait", "--timeout", "110s"])
 
 
@@ -78,7 +82,7 @@ def _unlock(helm: Path, where: Sequence[str | Path]) -> None:
 def local_settings(root: Path) -> dict[str, str]:
     """Chart values that only this machine knows.
 
-    The operator runs from the checkout, so a digest of its code makes Helm replace it on a change.
+    The pods run from the checkout, so a digest of its code makes Helm replace them on a change.
     """
     python = python_in_pods()
     annotation = CODE_ANNOTATION.replace(".", "\\.")
@@ -90,9 +94,9 @@ def local_settings(root: Path) -> dict[str, str]:
 
 
 def _digest(root: Path) -> str:
-    """Digest of the code that the operator imports."""
+    """Digest of the code that the operator and the devices' daemons import."""
     digest = hashlib.sha256()
-    for folder in ("operator/drakkar_operator", "api/drakkar"):
+    for folder in ("operator/drakkar_operator", "gpu_plugins/drakkar_gpu", "api/drakkar"):
         for file in sorted((root / folder).rglob("*.py")):
             digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -118,8 +122,8 @@ def _established(api: KubeApi, name: str) -> bool:
     return conditions.get("Established") == "True"
 
 
-def _ensure_namespace(api: KubeApi) -> None:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    metadata = {"name": NAMESPACE, "labels": labels}
+def _ensure_namespace(api: KubeApi, name: str, level: str) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": level}
+    metadata = {"name": name, "labels": labels}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
-    api.apply(f"/api/v1/namespaces/{NAMESPACE}", namespace)
+    api.apply(f"/api/v1/namespaces/{name}", namespace)

@@ -69,6 +69,11 @@ class NodeMachine:
         self._context = context
 
     @property
+    def kubelet_folder(self) -> Path:
+        """The host's path of what is the kubelet's folder on the node."""
+        return self._folder / "kubelet"
+
+    @property
     def cgroup(self) -> str:
         return cgroups.cgroup_path(self._context.cluster, self.spec.name)
 
@@ -96,6 +101,14 @@ class NodeMachine:
         for archive in sorted(self._context.images.glob("*.tar")):
             self.load_image(archive)
         before_kubelet()
+        self.start_kubelet()
+        kube = self._context.programs.kube
+        self._start(
+            "kube-proxy", [kube, "kube-proxy", f"--config={self._folder / 'kube-proxy.yaml'}"]
+        )
+
+    def start_kubelet(self) -> None:
+        """Start the kubelet, which must not run."""
         kube = self._context.programs.kube
         self._start(
             "kubelet",
@@ -110,9 +123,11 @@ class NodeMachine:
                 f"--cert-dir={self._folder / 'pki'}",
             ],
         )
-        self._start(
-            "kube-proxy", [kube, "kube-proxy", f"--config={self._folder / 'kube-proxy.yaml'}"]
-        )
+
+    def restart_kubelet(self) -> None:
+        """Kill the kubelet and start it anew; its containers go on."""
+        self._context.processes.stop(self.process("kubelet"), grace_seconds=0)
+        self.start_kubelet()
 
     def stop(self) -> None:
         """Switch the node off, without a warning to anybody. Its disk keeps what is on it."""
@@ -190,7 +205,7 @@ class NodeMachine:
         context, folder = self._context, self._folder
         for name in ("log", "kubelet", "cni", "pki", "containerd"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        own = {folder / "log": Path("/var/log"), folder / "kubelet": KUBELET_FOLDER}
+        own = {folder / "log": Path("/var/log"), self.kubelet_folder: KUBELET_FOLDER}
         (folder / "fstab").write_text(fstab(own))
         spec_path = folder / "runtime-spec.json"
         base = json.loads(run(["ctr", "oci", "spec"]))

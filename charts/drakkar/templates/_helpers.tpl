@@ -28,6 +28,35 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: drakkar
 {{- end -}}
 
+{{/* The same for another component: dict "root" . "component" NAME. */}}
+{{- define "drakkar.selectorLabelsOf" -}}
+app.kubernetes.io/name: {{ include "drakkar.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "drakkar.labelsOf" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{ include "drakkar.selectorLabelsOf" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: drakkar
+{{- end -}}
+
+{{- define "drakkar.devices" -}}
+{{ include "drakkar.fullname" . }}-devices
+{{- end -}}
+
+{{- define "drakkar.devicesImage" -}}
+{{- with .Values.devices.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "drakkar.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "drakkar.operator" .) .Values.serviceAccount.name -}}
