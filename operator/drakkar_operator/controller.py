@@ -234,8 +234,8 @@ class Controller:
                 self._queue.add(f"{pod.namespace}/{pod.job}")
 
     def _on_node(self, old: NodeView | None, new: NodeView | None) -> None:
-        """Jobs on a node whose health changed."""
-        if old and new and (old.ready, old.unschedulable) == (new.ready, new.unschedulable):
+        """Jobs on a node whose health, or that of its devices, changed."""
+        if old and new and _health(old) == _health(new):
             return
         node = new or old
         assert node is not None
@@ -256,3 +256,8 @@ class Controller:
                 and not cond.finished(job.status.conditions)
             ):
                 self._queue.add(key)
+
+
+def _health(node: NodeView) -> tuple[object, ...]:
+    """What jobs on a node must know of it."""
+    return node.ready, node.unschedulable, node.faults

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drakkar.devices import DeviceFault
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
 
 Amounts = Mapping[str, int]
@@ -34,6 +35,8 @@ class NodeView:
     ready: bool = True
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
+    faults: Mapping[str, DeviceFault] = field(default_factory=dict)
+    """What is wrong with its accelerators, by the device's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class PodView:
     message: str = ""
     exit_code: int | None = None
     termination_message: str = ""
+    broken_devices: tuple[str, ...] = ()
+    """Ids of the devices it holds that its kubelet calls unhealthy."""
     waiting_reason: str = ""
     """Why the container does not start: ImagePullBackOff, CreateContainerConfigError, ..."""
 

@@ -1,12 +1,19 @@
 """Kubernetes objects as JSON -> the plain data of ``model.py``. Pure."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from drakkar.constants import LABEL_JOB, LABEL_JOB_UID, LABEL_REPLICA, TRAINER_CONTAINER
+from drakkar.constants import (
+    ANNOTATION_FAULTS,
+    LABEL_JOB,
+    LABEL_JOB_UID,
+    LABEL_REPLICA,
+    TRAINER_CONTAINER,
+)
+from drakkar.devices import NodeFaults, parse_faults
 from drakkar.quantity import amount
 from drakkar.v1alpha1.queue import UNLIMITED
 from drakkar_operator.model import (
@@ -106,6 +113,21 @@ def _waiting_reason(status: Object, trainer: Object) -> str:
     return reason
 
 
+def _broken_devices(status: Object) -> tuple[str, ...]:
+    """Devices that the kubelet calls unhealthy (KEP-4680); a share counts as its device."""
+    return tuple(
+        sorted(
+            {
+                str(device["resourceID"]).partition("::")[0]
+                for container in status.get("containerStatuses") or ()
+                for resource in container.get("allocatedResourcesStatus") or ()
+                for device in resource.get("resources") or ()
+                if device.get("health") == "Unhealthy"
+            }
+        )
+    )
+
+
 def pod(raw: Object) -> PodView:
     """A pod. Raises KeyError, TypeError or ValueError if it is not one."""
     meta: Object = raw["metadata"]
@@ -138,6 +160,7 @@ def pod(raw: Object) -> PodView:
         reason=status.get("reason") or "",
         message=status.get("message") or terminated.get("reason") or "",
         exit_code=terminated.get("exitCode"),
+        broken_devices=_broken_devices(status),
         termination_message=terminated.get("message") or "",
         waiting_reason=_waiting_reason(status, trainer),
     )
@@ -152,16 +175,29 @@ def node(raw: Object) -> NodeView:
         c.get("type") == "Ready" and c.get("status") == "True"
         for c in status.get("conditions") or ()
     )
+    faults = parse_faults((meta.get("annotations") or {}).get(ANNOTATION_FAULTS))
     return NodeView(
         name=sys.intern(meta["name"]),
         labels=dict(meta.get("labels") or {}),
-        allocatable=_shared(tuple(sorted(amounts(status.get("allocatable")).items()))),
+        allocatable=_shared(tuple(sorted(_allocatable(status, faults).items()))),
         ready=ready,
         unschedulable=bool(spec.get("unschedulable")),
         taints=tuple(
             Taint(t["key"], t.get("value") or "", t["effect"]) for t in spec.get("taints") or ()
         ),
+        faults={name: fault for entry in faults for name, fault in entry.devices.items()},
     )
+
+
+def _allocatable(status: Object, faults: Iterable[NodeFaults]) -> dict[str, int]:
+    """What the node offers, less its broken devices: the kubelet takes them off a little later."""
+    offered = amounts(status.get("allocatable"))
+    capacity = amounts(status.get("capacity")) if faults else {}
+    for entry in faults:
+        if entry.resource in offered and entry.resource in capacity:
+            left = capacity[entry.resource] - len(entry.devices)
+            offered[entry.resource] = max(0, min(offered[entry.resource], left))
+    return offered
 
 
 def queue(raw: Object) -> QueueView:

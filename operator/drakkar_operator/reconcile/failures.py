@@ -57,6 +57,23 @@ def on_lost_node(pod: PodView, nodes: Mapping[str, NodeView]) -> Loss | None:
     return None
 
 
+def on_broken_device(pod: PodView, nodes: Mapping[str, NodeView]) -> Loss | None:
+    """The loss of a pod that holds a device which won't come back, or can't start on one.
+
+    Its kubelet calls the device unhealthy and the node says why. One of them is not enough: a
+    kubelet calls all devices unhealthy while their plugin is away.
+    """
+    node = nodes.get(pod.node or "")
+    for device in pod.broken_devices if node is not None else ():
+        assert node is not None
+        fault = node.faults.get(device)
+        stuck = not pod.running and pod.waiting_reason != ""
+        if fault is not None and (fault.severity == "fatal" or stuck):
+            said = f"device {device}: {fault.code}: {fault.message}"
+            return Loss("DeviceFault", _sentence(pod, said), counted=False)
+    return None
+
+
 def deleted_pod(pod: PodView) -> Loss:
     """The loss of a pod that somebody else deletes."""
     return Loss("PodDeleted", _sentence(pod, "the pod was deleted"), counted=False)

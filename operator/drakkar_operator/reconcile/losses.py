@@ -7,7 +7,13 @@ from drakkar_operator.model import PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.conditions import Reason
 from drakkar_operator.reconcile.draft import Draft
-from drakkar_operator.reconcile.failures import Loss, deleted_pod, failed_pod, on_lost_node
+from drakkar_operator.reconcile.failures import (
+    Loss,
+    deleted_pod,
+    failed_pod,
+    on_broken_device,
+    on_lost_node,
+)
 from drakkar_operator.reconcile.observed import REPORT_TRUSTED_SECONDS, Observed
 from drakkar_operator.reconcile.restarts import at, merge
 from drakkar_operator.render.pods import GRACE_SECONDS, pod_name
@@ -126,11 +132,15 @@ def _loss(draft: Draft, seen: Observed, pod: PodView) -> Loss | None:
         return None
     if pod.deleting and _restarted_with_gang(draft, pod):
         return None
+    broken = on_broken_device(pod, seen.nodes)
     if pod.phase == "Failed":
-        return failed_pod(pod)
+        # Whatever its processes said as they died, the device is the cause.
+        return broken or failed_pod(pod)
     lost = on_lost_node(pod, seen.nodes)
     if lost is not None and not seen.vouched(pod):
         return lost
+    if broken is not None:
+        return broken
     if pod.deleting:
         return deleted_pod(pod)
     return _unbound(draft, seen, pod)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from drakkar.devices import DeviceFault, NodeFaults, show_faults
 from drakkar_operator.cluster.jobs import project_job
 from drakkar_operator.cluster.project import node, pod, pod_requests, priority, queue
 
@@ -190,3 +191,37 @@ def test_a_spec_that_makes_no_sense_is_a_problem_not_a_crash(spec: Any, field: s
     view = project_job(job(spec))
     assert view.problem is not None
     assert field in view.problem
+
+
+def test_devices_that_the_kubelet_calls_unhealthy() -> None:
+    devices = [
+        {"resourceID": "GPU-1", "health": "Healthy"},
+        {"resourceID": "GPU-2", "health": "Unhealthy"},
+        {"resourceID": "GPU-3::1", "health": "Unhealthy"},
+        {"resourceID": "GPU-4", "health": "Unknown"},
+    ]
+    status = {"name": "c", "allocatedResourcesStatus": [{"name": "x/gpu", "resources": devices}]}
+    raw = {
+        "metadata": {"namespace": "ml", "name": "p", "uid": "u"},
+        "spec": {"containers": [container()]},
+        "status": {"containerStatuses": [status]},
+    }
+    assert pod(raw).broken_devices == ("GPU-2", "GPU-3")
+
+
+@pytest.mark.parametrize(("allocatable", "expected"), [(8, 6), (6, 6), (3, 3)])
+def test_broken_devices_are_no_room_at_once(allocatable: int, expected: int) -> None:
+    fault = DeviceFault(code="xid-79", message="m", severity="fatal")
+    faults = show_faults((NodeFaults(resource="x/gpu", devices={"a": fault, "b": fault}),))
+    raw = {
+        "metadata": {"name": "n", "annotations": {"drakkar.dev/device-faults": faults}},
+        "status": {"allocatable": {"x/gpu": str(allocatable)}, "capacity": {"x/gpu": "8"}},
+    }
+    view = node(raw)
+    assert view.allocatable["x/gpu"] == expected
+    assert view.faults["a"].code == "xid-79"
+
+
+def test_an_annotation_that_cannot_be_read_is_passed_over() -> None:
+    raw = {"metadata": {"name": "n", "annotations": {"drakkar.dev/device-faults": "{"}}}
+    assert node(raw).faults == {}
