@@ -1,6 +1,7 @@
 """The daemon of a node put together: it watches the devices and serves the kubelet."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,12 @@ from drakkar_gpu.devices.base import Vendor
 from drakkar_gpu.devices.simulated import Simulated
 from drakkar_gpu.inventory import Inventory
 from drakkar_gpu.nics import network_cards
+from drakkar_gpu.plugin import cdi, podresources
+from drakkar_gpu.plugin.claims import Claims
 from drakkar_gpu.plugin.deviceplugin import DevicePlugin
+from drakkar_gpu.plugin.dra import Driver
 from drakkar_gpu.plugin.kubelet import Plugins
+from drakkar_gpu.plugin.offering import Offering
 from drakkar_gpu.published import Facts, wanted
 from drakkar_gpu.publisher import Publisher
 from drakkar_gpu.resources import Shares
@@ -22,6 +27,7 @@ from drakkar_gpu.settings import Settings
 
 DRIVER = "gpu.drakkar.dev"
 """Name of the DRA driver, and of its folder below the kubelet's plugins."""
+CLAIMS = "claims.json"
 FAULTS = "simulated-faults.json"
 log = structlog.get_logger(__name__)
 
@@ -43,6 +49,11 @@ class Place:
     def own(self) -> Path:
         """Folder of what this daemon keeps."""
         return self.kubelet / "plugins" / DRIVER
+
+    @property
+    def registry(self) -> Path:
+        """Folder where the kubelet finds drivers."""
+        return self.kubelet / "plugins_registry"
 
     @property
     def pod_resources(self) -> Path:
@@ -73,16 +84,33 @@ class Daemon:
             )
             for vendor in found
         ]
+        self._mounts = [(mount.host, mount.container) for mount in settings.mounts]
+        self.driver: Driver | None = None
+        self._offering: Offering | None = None
+        if settings.dra:
+            self.driver = Driver(
+                DRIVER,
+                place.node,
+                self.inventories,
+                claims=Claims(place.own / CLAIMS),
+                cluster=api,
+                taken=self._taken,
+                cdi_folder=place.cdi,
+                mounts=self._mounts,
+            )
+            self._offering = Offering(
+                api, place.node, self.driver, self.inventories, self._taken, clock=time.monotonic
+            )
         self.plugins = [self._plugins(inventory) for inventory in self.inventories]
         self.publisher = Publisher(api, place.node, lambda: wanted(self._facts()))
         self._nics = network_cards()
 
     def _plugins(self, inventory: Inventory) -> Plugins:
-        mounts = [(mount.host, mount.container) for mount in self._settings.mounts]
+        kind = cdi.DEVICE_KIND if self._settings.cdi else None
         return Plugins(
             inventory,
             self._place.plugins,
-            lambda resource: DevicePlugin(inventory, resource, mounts=mounts),
+            lambda resource: DevicePlugin(inventory, resource, cdi_kind=kind, mounts=self._mounts),
         )
 
     def _facts(self) -> list[Facts]:
@@ -103,6 +131,12 @@ class Daemon:
         parts: list[Coroutine[Any, Any, None]] = [self.publisher.run()]
         for inventory, plugins in zip(self.inventories, self.plugins, strict=True):
             parts += [self._watch(inventory), self._tell(inventory), plugins.run()]
+        if self.driver is not None and self._offering is not None:
+            await self.driver.start()
+            parts += [
+                self.driver.run(self._place.own, self._place.registry),
+                self._offering.run(),
+            ]
         async with asyncio.TaskGroup() as group:
             for part in parts:
                 group.create_task(part)
@@ -116,4 +150,26 @@ class Daemon:
         version = inventory.version
         while True:
             self.publisher.wake()
+            if self._settings.cdi:
+                self._write_cdi(inventory)
             version = await inventory.changed(version)
+
+    def _write_cdi(self, inventory: Inventory) -> None:
+        name = cdi.file_name(cdi.DEVICE_KIND, inventory.vendor.name)
+        cdi.write(self._place.cdi, name, cdi.node_devices(inventory.health.devices))
+
+    async def _taken(self) -> dict[str, str]:
+        """Device.id -> who holds it through the device plugin; see ``dra.Taken``."""
+        held = await podresources.held(self._place.pod_resources)
+        offered = {
+            (resource, offer.id): offer.device.id
+            for inventory in self.inventories
+            for resource, offers in inventory.offers().items()
+            for offer in offers
+        }
+        just = {name for inventory in self.inventories for name in inventory.just_given()}
+        found = dict.fromkeys(just, "a container that is about to start")
+        for key, holder in held.devices.items():
+            if key in offered:
+                found[offered[key]] = f"pod {holder.namespace}/{holder.pod}"
+        return found

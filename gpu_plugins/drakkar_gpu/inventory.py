@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -12,6 +12,8 @@ from drakkar_gpu.health import Health
 from drakkar_gpu.links import LinkMatrix, link_matrix
 from drakkar_gpu.resources import Offer, Shares, offers
 
+GIVEN_SECONDS = 10.0
+"""A device counts as held for so long after it was handed out, whatever the kubelet says."""
 log = structlog.get_logger(__name__)
 
 
@@ -34,6 +36,7 @@ class Inventory:
         self.matrix: LinkMatrix = link_matrix((), ())
         self.claimed: Mapping[str, str] = {}
         """Device id -> the ResourceClaim that holds it (namespace/name)."""
+        self._given: dict[str, float] = {}
         self._shares = shares
         self._settle = settle
         self._patience = patience
@@ -97,6 +100,16 @@ class Inventory:
     def offers(self) -> dict[str, list[Offer]]:
         """What is offered, by resource."""
         return offers(self.health.devices, self.vendor.resource, self._shares)
+
+    def give(self, devices: Iterable[Device]) -> None:
+        """The device plugin hands these out now; the kubelet tells of it a little later."""
+        now = self._clock()
+        self._given.update({device.id: now for device in devices})
+
+    def just_given(self) -> set[str]:
+        """Ids of the devices that were handed out in the last GIVEN_SECONDS."""
+        now = self._clock()
+        return {name for name, at in self._given.items() if now - at < GIVEN_SECONDS}
 
     def usable(self, device: Device) -> bool:
         """Whether the kubelet may hand the device out: it is well, and no claim holds it."""

@@ -101,6 +101,7 @@ class DevicePlugin:
         response = api.AllocateResponse()
         for wanted in request.container_requests:
             given = await self._usable(wanted.devices_ids, context)
+            self._inventory.give(offer.device for offer in given)
             response.container_responses.append(self._response(given))
         return response
 
@@ -159,7 +160,8 @@ class DevicePlugin:
             response.mounts.add(host_path=host, container_path=container, read_only=True)
         if self._cdi_kind is not None:
             for device in devices:
-                response.cdi_devices.add(name=f"{self._cdi_kind}={device.id}")
+                if device.paths:
+                    response.cdi_devices.add(name=f"{self._cdi_kind}={device.id}")
             return response
         for path in sorted({path for device in devices for path in device.paths}):
             response.devices.add(host_path=path, container_path=path, permissions="rw")
