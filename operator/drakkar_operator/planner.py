@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from drakkar.planning import JobPlan, PlanAnswer, PlannedEviction
-from drakkar.v1alpha1.trainingjob import Placement, TrainingJobStatus
+from drakkar.v1alpha1.trainingjob import TrainingJobStatus
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.jobs import Jobs, project_job
 from drakkar_operator.cluster.rest import Object
@@ -13,6 +13,7 @@ from drakkar_operator.controller import Controller
 from drakkar_operator.model import JobView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
+from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduler import Scheduler
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.queueing import Decision
@@ -124,10 +125,8 @@ def _answer(job: JobView, decision: Decision) -> JobPlan:
         for each in decision.evictions
     ]
     if placed is not None:
-        placement = Placement(
-            level=placed.level, domain=placed.domain, nodes=list(placed.all_nodes)
-        )
-        return _plan(job, "starts", placement=placement, evictions=evictions)
+        place = placement(placed, job.spec.replicas)
+        return _plan(job, "starts", placement=place, evictions=evictions)
     return _plan(
         job, "waits", reason=decision.reason, position=decision.position, evictions=evictions
     )

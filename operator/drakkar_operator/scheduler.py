@@ -26,6 +26,7 @@ from drakkar_operator.model import Amounts, JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
 from drakkar_operator.reconcile.demand import gang_request, leaving_gang, running_gang
+from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Eviction, Placed, Reservation
 from drakkar_operator.scheduling.queueing import Decision
@@ -192,11 +193,12 @@ class Scheduler:
             if job.spec.queue is None or demand is None:
                 continue
             total = totals.setdefault(job.spec.queue, {})
+            replicas = job.spec.replicas + len(_spares(job))
             for resource, amount in demand.requests.items():
                 if resource == "pods":
                     continue
-                total[resource] = total.get(resource, 0) + amount * job.spec.replicas
-            total["pods"] = total.get("pods", 0) + job.spec.replicas
+                total[resource] = total.get(resource, 0) + amount * replicas
+            total["pods"] = total.get("pods", 0) + replicas
         return dict(totals)
 
     def counts(self, queue: str) -> tuple[int, int]:
@@ -234,6 +236,8 @@ class Scheduler:
                         queue=job.spec.queue,
                         priority=self._caches.priority_of(job.spec.priority_class_name),
                         created=job.created,
+                        spares=_spares(job),
+                        extra=_extra(job, waiting.request),
                         charged=job.status.placement is not None,
                     )
                 )
@@ -242,7 +246,10 @@ class Scheduler:
     def _running(self, placed: Iterable[tuple[str, JobView]]) -> Iterable[Running]:
         """The gangs that hold all their nodes; those with ranks to place are pending."""
         for key, job in placed:
-            if key in self._waiting or self._demand(key, job) is None:
+            waiting = self._waiting.get(key)
+            if waiting is not None and not _extra(job, waiting.request):
+                continue
+            if self._demand(key, job) is None:
                 continue
             priority = self._caches.priority_of(job.spec.priority_class_name)
             known = self._demands[job.uid]
@@ -269,24 +276,24 @@ class Scheduler:
     def _reservations(self) -> Iterable[Reservation]:
         """Ranks that hold a place by decision but have no bound pod there."""
         for key, job in self._placed_jobs():
-            placement = job.status.placement
-            assert placement is not None
+            place = job.status.placement
+            assert place is not None
             waiting = self._waiting.get(key)
             moving = set(waiting.request.missing) if waiting else set()
             there = {
                 pod.replica
                 for pod in self._caches.pods_of(job.uid)
                 if pod.replica is not None
-                and pod.replica < len(placement.nodes)
-                and pod.node == placement.nodes[pod.replica]
+                and pod.replica < len(place.nodes)
+                and pod.node == place.nodes[pod.replica]
                 and not pod.finished
             }
-            if len(there) == len(placement.nodes):
+            if len(there) == len(place.nodes) and not place.spares:
                 continue
             demand = self._demand(key, job)
             if demand is None:
                 continue
-            for replica, node in enumerate(placement.nodes):
+            for replica, node in enumerate([*place.nodes, *place.spares]):
                 if replica not in there and replica not in moving:
                     yield Reservation(job.key, replica, node, demand.requests, demand.host_ports)
 
@@ -319,8 +326,8 @@ class Scheduler:
             await asyncio.gather(*(self._evict(eviction) for eviction in decision.evictions))
             if decision.placed is not None:
                 await self._admit(key, job, decision.placed)
-            else:
-                await self._refuse(key, job, decision.reason or "")
+            elif decision.reason is not None:
+                await self._refuse(key, job, decision.reason)
         except OutdatedError:
             self.withdraw(key)
             self._queue.add(key)
@@ -331,10 +338,8 @@ class Scheduler:
             log.warning("decision not written", job=key, error=str(error))
 
     async def _admit(self, key: str, job: JobView, placed: Placed) -> None:
-        placement = Placement(
-            level=placed.level, domain=placed.domain, nodes=list(placed.all_nodes)
-        )
-        plan = trainingjob.placed(job, placement, self._clock())
+        place = placement(placed, job.spec.replicas, _spares(job))
+        plan = trainingjob.placed(job, place, self._clock())
         job = await self._executor.write_status(job, plan.status)
         self.withdraw(key)
         self._metrics.decisions.labels("placed").inc()
@@ -432,3 +437,14 @@ class Scheduler:
             or (cond.finished(new.status.conditions) and not cond.finished(old.status.conditions))
         ):
             self._wake.set()
+
+
+def _spares(job: JobView) -> tuple[str, ...]:
+    """Where the job keeps room for repairs."""
+    return tuple(job.status.placement.spares) if job.status.placement is not None else ()
+
+
+def _extra(job: JobView, request: GangRequest) -> bool:
+    """Whether a request is for nothing but spares of a gang that is whole."""
+    held = job.status.placement is not None
+    return held and bool(request.missing) and min(request.missing) >= job.spec.replicas

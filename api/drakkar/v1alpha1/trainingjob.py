@@ -155,6 +155,14 @@ class FaultTolerance(Model):
         le=86_400,
         description="A gang without a step for this long is restarted.",
     )
+    spares: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Room for so many more replicas is kept on nodes of the gang's domain, so that "
+        "replicas of lost nodes go there at once. The job starts only with it, the queue pays for "
+        "it, and nobody else gets it.",
+    )
 
 
 _RESOURCES_SCHEMA: JsonDict = {
@@ -302,6 +310,11 @@ class Placement(Model):
     domain: str = Field(max_length=2048, description="Name of that domain, widest label first.")
     nodes: list[Annotated[str, Field(max_length=253)]] = Field(
         max_length=4096, description="Node of each replica, in order of index."
+    )
+    spares: list[Annotated[str, Field(max_length=253)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Nodes where room for one more replica each is kept for repairs.",
     )
 
 

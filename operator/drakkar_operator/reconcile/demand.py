@@ -21,15 +21,17 @@ def gang_request(
     *,
     fixed: Mapping[int, str] | None = None,
     avoid: frozenset[str] = frozenset(),
+    spares: int = 0,
 ) -> GangRequest:
     """The request for the missing replicas of a gang whose other replicas stay where they are.
 
+    Spares count as further replicas, with the indexes after those of the gang.
     Raises ValueError if the template's quantities or terms are malformed.
     """
     spec = training_pod(job, 0, "", _ANY_IMAGE)["spec"]
     return GangRequest(
         key=job.key,
-        replicas=job.spec.replicas,
+        replicas=job.spec.replicas + spares,
         requests=pod_requests(spec),
         missing=missing,
         fixed=fixed or {},
@@ -58,9 +60,9 @@ def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) 
         key=job.key,
         request=replace(
             replica,
-            replicas=len(placement.nodes),
+            replicas=len(placement.nodes) + len(placement.spares),
             missing=(),
-            fixed=dict(enumerate(placement.nodes)),
+            fixed=dict(enumerate([*placement.nodes, *placement.spares])),
         ),
         queue=job.spec.queue,
         priority=priority,

@@ -38,7 +38,10 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
         if not seen.pods:
             _ask_for_places(draft, seen, missing)
         return
-    if not missing or (seen.scope == "gang" and any(pod.deleting for pod in seen.pods)):
+    if not missing:
+        _complete_spares(draft, seen)
+        return
+    if seen.scope == "gang" and any(pod.deleting for pod in seen.pods):
         return
     # A rank that ended well can't meet its successors: it has to come back with them.
     for pod in seen.pods:
@@ -111,7 +114,27 @@ def _ask_for_places(draft: Draft, seen: Observed, missing: tuple[int, ...]) -> N
         draft.look_again_in(5.0)
     else:
         avoid = avoided_nodes(draft.restarts, seen.now)
-        _request(draft, gang_request(seen.job, missing, avoid=avoid))
+        spares = seen.job.spec.fault_tolerance.spares
+        replicas = seen.job.spec.replicas
+        missing = (*missing, *range(replicas, replicas + spares))
+        _request(draft, gang_request(seen.job, missing, avoid=avoid, spares=spares))
+
+
+def _complete_spares(draft: Draft, seen: Observed) -> None:
+    """Ask for the spares that were used or lost; give up those that can't be used."""
+    place, replicas = draft.placement, seen.job.spec.replicas
+    wanted = seen.job.spec.fault_tolerance.spares
+    assert place is not None
+    if not (place.spares or wanted):
+        return
+    rules = gang_request(seen.job, ())
+    spares = [name for name in place.spares if _usable(seen, name, rules)][:wanted]
+    if spares != place.spares:
+        draft.placement = place.model_copy(update={"spares": spares})
+    if len(spares) < wanted:
+        fixed = dict(enumerate([*place.nodes, *spares]))
+        missing = tuple(range(replicas + len(spares), replicas + wanted))
+        draft.request = gang_request(seen.job, missing, fixed=fixed, spares=wanted)
 
 
 def _held_off(seen: Observed) -> float:

@@ -24,6 +24,7 @@ from drakkar_operator.reconcile.conditions import Reason
 from drakkar_operator.reconcile.draft import Draft
 from drakkar_operator.reconcile.failures import final_report
 from drakkar_operator.reconcile.observed import ORDINARY, Context, Observed
+from drakkar_operator.reconcile.places import placement
 from drakkar_operator.reconcile.restarts import at
 from drakkar_operator.scheduling.decision import Eviction
 
@@ -71,13 +72,13 @@ def plan(
     return draft.plan()
 
 
-def placed(job: JobView, placement: Placement, now: float) -> Plan:
+def placed(job: JobView, place: Placement, now: float) -> Plan:
     """The scheduler found room: the decision to write before any pod is created."""
     draft = Draft(job, now)
     draft.ready_replicas = job.status.ready_replicas or 0
-    draft.placement = placement
+    draft.placement = place
     draft.pending_reason = None
-    where = f"{placement.level} {placement.domain}".strip()
+    where = f"{place.level} {place.domain}".strip()
     message = f"{job.spec.replicas} replicas placed in {where}"
     moved = not draft.set(cond.ADMITTED, "True", Reason.PLACED, message)
     draft.event("Normal", "Moved" if moved else Reason.PLACED, message)
@@ -115,8 +116,7 @@ def evicted(job: JobView, eviction: Eviction, now: float) -> Plan:
     )
     losses.record(draft, [interruption])
     if eviction.to is not None:
-        to = eviction.to
-        draft.placement = Placement(level=to.level, domain=to.domain, nodes=list(to.all_nodes))
+        draft.placement = placement(eviction.to, job.spec.replicas)
     else:
         draft.placement = None
         draft.pending_reason = eviction.message[:2048]

@@ -1,11 +1,14 @@
 """A case: all that the decisions of one cycle follow from, as plain data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from drakkar_operator.model import QueueView
+from drakkar_operator.scheduling.decision import Placed
 from drakkar_operator.scheduling.defrag import defragment
+from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.queueing import Decision, schedule
+from drakkar_operator.scheduling.repair import from_spares, smallest_part
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.workload import Pending, Running
 
@@ -29,17 +32,58 @@ class Case:
 
     def decide(self) -> list[Decision]:
         """The decision on every pending gang, in the order in which they were judged."""
-        decisions = schedule(self.snapshot, self.pending, self.queues, self.running)
-        return self._with_moves(decisions) if self.moves else decisions
+        repaired, rest = self._repaired()
+        decisions = schedule(rest.snapshot, rest.pending, rest.queues, rest.running)
+        if self.moves:
+            decisions = rest._with_moves(decisions)
+        return [*repaired, *decisions, *self._more_spares([*repaired, *decisions])]
+
+    def _repaired(self) -> tuple[list[Decision], "Case"]:
+        """Repairs from spares, and the case without them, in which the others ask for their part."""
+        snapshot, decisions = self.snapshot, []
+        pending: list[Pending] = []
+        for each in sorted(self.pending, key=lambda one: one.key):
+            if each.extra:
+                continue
+            if each.request.repair:
+                found = each.spares and from_spares(snapshot, each.request, each.spares)
+                if found:
+                    placed, snapshot = found
+                    decisions.append(Decision(each.key, placed=placed))
+                    continue
+                each = replace(each, request=smallest_part(snapshot, each.request))
+            pending.append(each)
+        return decisions, replace(self, snapshot=snapshot, pending=tuple(pending))
+
+    def _more_spares(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Spares in the place of used ones, while nobody waits for room."""
+        lacking = [each for each in self.pending if each.extra]
+        if any(decision.placed is None for decision in decisions):
+            return [Decision(each.key) for each in lacking]
+        snapshot = self._after(decisions)
+        found: list[Decision] = []
+        for each in lacking:
+            placed = place(snapshot, each.request)
+            if isinstance(placed, Placed):
+                snapshot = snapshot.assume(placed)
+                found.append(Decision(each.key, placed=placed))
+            else:
+                found.append(Decision(each.key, unplaced=placed))
+        return found
+
+    def _after(self, decisions: Iterable[Decision]) -> Snapshot:
+        """What is free once the placed gangs are in place."""
+        snapshot = self.snapshot
+        for decision in decisions:
+            if decision.placed is not None:
+                snapshot = snapshot.assume(decision.placed)
+        return snapshot
 
     def _with_moves(self, decisions: list[Decision]) -> list[Decision]:
         """Move gangs for one that would wait, if nobody is on the way out already."""
         if any(each.leaving for each in self.running) or any(d.evictions for d in decisions):
             return decisions
-        snapshot = self.snapshot
-        for decision in decisions:
-            if decision.placed is not None:
-                snapshot = snapshot.assume(decision.placed)
+        snapshot = self._after(decisions)
         pending = {each.key: each for each in self.pending}
         waiting = [at for at, d in enumerate(decisions) if d.placed is None and d.unplaced]
         for at in waiting[:MOST_WAITING]:

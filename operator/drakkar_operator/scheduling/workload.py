@@ -15,6 +15,10 @@ class Pending:
     queue: str | None = None
     priority: int = 0
     created: float = 0.0
+    spares: tuple[str, ...] = ()
+    """Nodes where it has room for one more rank each, for repairs."""
+    extra: bool = False
+    """It lacks nothing but spares."""
     charged: bool = False
     """It holds its quota already: it lost ranks, maybe all of them."""
 

@@ -65,3 +65,68 @@ async def test_a_gang_is_moved_so_that_another_gets_a_whole_rack(world: World) -
     assert len({each for nodes in places for each in nodes}) == 5
     assert world.status(moved[0])["restartCount"] == 0
     await process.terminate()
+
+
+RACK = "topology.drakkar.dev/rack"
+TOGETHER = {"topology": {"required": "rack"}, **WHOLE_NODE}
+
+
+def lose(world: World, name: str) -> None:
+    """A node stops to answer."""
+    world.kube.edit(
+        "nodes",
+        None,
+        name,
+        lambda raw: raw["status"].update(conditions=[{"type": "Ready", "status": "False"}]),
+    )
+
+
+def spares_of(world: World, name: str) -> list[str]:
+    nodes: list[str] = (world.status(name).get("placement") or {}).get("spares", [])
+    return nodes
+
+
+async def test_lost_nodes_are_replaced_by_spares_that_nobody_else_gets(world: World) -> None:
+    for at in range(5):
+        world.kube.put("nodes", node(f"n{at}", **{RACK: "r0"}))
+    process = Process(world.kube)
+    world.kube.put(JOBS, training_job("a", replicas=3, faultTolerance={"spares": 2}, **TOGETHER))
+    await world.until(lambda: world.phase("a") == "Running")
+    assert len(spares_of(world, "a")) == 2
+    world.kube.put(JOBS, training_job("b", replicas=1, **WHOLE_NODE))
+    await world.until(lambda: world.status("b").get("pendingReason"))
+    before = placed_on(world, "a")
+    for name in before[:2]:
+        lose(world, name)
+    await world.until(lambda: world.phase("a") == "Running" and placed_on(world, "a") != before, 30)
+    assert placed_on(world, "a")[2] == before[2]
+    assert spares_of(world, "a") == []
+    assert {p["spec"]["nodeName"] for p in world.pods("a")} == set(placed_on(world, "a"))
+    assert world.phase("b") == "Pending"
+    # Nobody waits and nodes come back: the spares are filled up again.
+    world.kube.remove(JOBS, "default", "b")
+    for at in (5, 6):
+        world.kube.put("nodes", node(f"n{at}", **{RACK: "r0"}))
+    await world.until(lambda: len(spares_of(world, "a")) == 2, 60)
+    assert world.phase("a") == "Running"
+    world.kube.edit(JOBS, "default", "a", lambda j: j["spec"]["faultTolerance"].update(spares=0))
+    await world.until(lambda: spares_of(world, "a") == [], 30)
+    world.kube.put(JOBS, training_job("c", replicas=2, **WHOLE_NODE))
+    await world.until(lambda: world.phase("c") == "Running", 30)
+    await process.terminate()
+
+
+async def test_a_gang_whose_rack_has_no_room_for_a_repair_goes_to_another_as_a_whole(
+    world: World,
+) -> None:
+    for at in range(6):
+        world.kube.put("nodes", node(f"n{at}", **{RACK: f"r{at // 3}"}))
+    process = Process(world.kube)
+    world.kube.put(JOBS, training_job("a", replicas=3, **TOGETHER))
+    await world.until(lambda: world.phase("a") == "Running")
+    before = placed_on(world, "a")
+    lose(world, before[0])
+    await world.until(lambda: world.phase("a") == "Running" and placed_on(world, "a") != before, 60)
+    assert not set(before) & set(placed_on(world, "a"))
+    assert "GangReleased" not in [e["reason"] for e in world.kube.all("events.events.k8s.io")]
+    await process.terminate()
