@@ -1,4 +1,7 @@
-"""The daemon of a node: ``python -m drakkar_gpu --config FILE --node NAME``."""
+"""The daemon of a node: ``python -m drakkar_gpu --config FILE --node NAME``.
+
+``python -m drakkar_gpu list|links|faults|metrics`` shows what it would find there.
+"""
 
 import argparse
 import asyncio
@@ -9,8 +12,10 @@ from pathlib import Path
 
 import structlog
 
+from drakkar_gpu import inspect
 from drakkar_gpu.cluster import Api, ApiError
 from drakkar_gpu.daemon import Daemon, Place, vendors
+from drakkar_gpu.devices.base import VendorError
 from drakkar_gpu.settings import Settings, SettingsError, load
 
 READY_FILE = Path("/tmp/ready")
@@ -76,11 +81,13 @@ def set_up_logging(level: str) -> None:
 
 def main() -> None:
     """Entry point."""
+    if sys.argv[1:2] and sys.argv[1] in inspect.COMMANDS:
+        sys.exit(inspect.main(sys.argv[1:]))
     given = arguments(sys.argv[1:])
     set_up_logging(given.log_level)
     try:
         asyncio.run(run(load(given.config), Place(given.node)))
-    except (SettingsError, ApiError) as error:
+    except (SettingsError, ApiError, VendorError) as error:
         sys.exit(f"error: {error}")
 
 

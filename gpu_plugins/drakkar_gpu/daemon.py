@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from drakkar_gpu.cluster import Api
+from drakkar_gpu.devices import detect
 from drakkar_gpu.devices.base import Vendor
 from drakkar_gpu.devices.simulated import Simulated
 from drakkar_gpu.inventory import Inventory
@@ -62,10 +63,10 @@ class Place:
 
 
 def vendors(settings: Settings, place: Place) -> list[Vendor]:
-    """The vendors whose devices this node has."""
+    """The vendors whose devices this node has. Raises VendorError for one that there is not."""
     if settings.simulated is not None:
         return [Simulated(settings.simulated, node=place.node, faults=place.own / FAULTS)]
-    return []
+    return detect.make(settings.vendors) if settings.vendors else detect.present()
 
 
 class Daemon:

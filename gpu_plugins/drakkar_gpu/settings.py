@@ -47,6 +47,9 @@ class Settings(_Section):
 
     simulated: SimulatedSpec | None = None
     """Pretend to have these instead of looking for real ones."""
+    vendors: tuple[str, ...] = ()
+    """Ask these for their devices, in this order, whether their hardware is seen or not; none: ask
+    those whose hardware is seen."""
     health: HealthSettings = HealthSettings()
     shares: SharesSettings = SharesSettings()
     mounts: tuple[Mount, ...] = ()
