@@ -13,6 +13,8 @@ LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
 """UID of that job: tells a pod of a deleted job from one of its namesake."""
 LABEL_REPLICA: Final = f"{GROUP}/replica"
 """Index of the pod in its gang, from 0."""
+LABEL_ROLE: Final = f"{GROUP}/role"
+"""Role of the pod, in gangs that have roles."""
 LABEL_QUEUE: Final = f"{GROUP}/queue"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "drakkar"}
 
@@ -29,6 +31,8 @@ AGENT_PORT: Final = 8600
 """Port of the agent in every training pod: reports, heartbeats of its peers, metrics."""
 RENDEZVOUS_PORT: Final = 8700
 """First of the ports at which rank 0's trainer offers its store, one per epoch in turn."""
+ROLE_ENV: Final = "DRAKKAR_ROLE"
+"""Variable that tells a pod of a gang with roles its own."""
 TRAINER_CONTAINER: Final = "trainer"
 RUN_AS_USER: Final = 65532
 """UID and GID of training pods: non-root, as the restricted Pod Security Standard asks."""

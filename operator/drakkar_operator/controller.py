@@ -196,7 +196,7 @@ class Controller:
             or job.problem is not None
         ):
             return Claim()
-        if len(self._own_pods(job)) >= job.spec.replicas:
+        if len(self._own_pods(job)) >= job.replicas:
             return Claim()
         return await self._claims.look(job.namespace, storage.persistent_volume_claim.claim_name)
 

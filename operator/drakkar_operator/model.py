@@ -103,6 +103,12 @@ class JobView:
         """(namespace, name)."""
         return self.namespace, self.name
 
+    @property
+    def replicas(self) -> int:
+        """Size of the gang: what it was given places for or, without a place, what it asks for."""
+        placement = self.status.placement
+        return len(placement.nodes) if placement is not None else self.spec.size
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:

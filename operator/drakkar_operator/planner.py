@@ -125,7 +125,7 @@ def _answer(job: JobView, decision: Decision) -> JobPlan:
         for each in decision.evictions
     ]
     if placed is not None:
-        place = placement(placed, job.spec.replicas)
+        place = placement(placed)
         return _plan(job, "starts", placement=place, evictions=evictions)
     return _plan(
         job, "waits", reason=decision.reason, position=decision.position, evictions=evictions

@@ -25,10 +25,15 @@ from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import Amounts, JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
-from drakkar_operator.reconcile.demand import gang_request, leaving_gang, running_gang
+from drakkar_operator.reconcile.demand import (
+    gang_request,
+    leaving_gang,
+    placed_request,
+    running_gang,
+)
 from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduling.case import Case
-from drakkar_operator.scheduling.decision import Eviction, Placed, Reservation
+from drakkar_operator.scheduling.decision import Eviction, Placed, Reservation, reservations
 from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
@@ -73,7 +78,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Demand:
-    """What one replica of a job takes; kept because rendering a pod is not free."""
+    """What a job takes; kept because rendering a pod is not free."""
 
     generation: int
     request: GangRequest | None
@@ -192,13 +197,11 @@ class Scheduler:
             demand = self._demand(key, job)
             if job.spec.queue is None or demand is None:
                 continue
+            assert job.status.placement is not None
+            demand = placed_request(demand, job.status.placement)
             total = totals.setdefault(job.spec.queue, {})
-            replicas = job.spec.replicas + len(_spares(job))
-            for resource, amount in demand.requests.items():
-                if resource == "pods":
-                    continue
-                total[resource] = total.get(resource, 0) + amount * replicas
-            total["pods"] = total.get("pods", 0) + replicas
+            for resource, amount in {**demand.total, "pods": demand.replicas}.items():
+                total[resource] = total.get(resource, 0) + amount
         return dict(totals)
 
     def counts(self, queue: str) -> tuple[int, int]:
@@ -293,9 +296,12 @@ class Scheduler:
             demand = self._demand(key, job)
             if demand is None:
                 continue
-            for replica, node in enumerate([*place.nodes, *place.spares]):
-                if replica not in there and replica not in moving:
-                    yield Reservation(job.key, replica, node, demand.requests, demand.host_ports)
+            absent = {
+                replica: node
+                for replica, node in enumerate([*place.nodes, *place.spares])
+                if replica not in there and replica not in moving
+            }
+            yield from reservations(placed_request(demand, place), absent)
 
     def _placed_jobs(self) -> list[tuple[str, JobView]]:
         return [
@@ -308,7 +314,7 @@ class Scheduler:
         known = self._demands.get(job.uid)
         if known is None or known.generation != job.generation:
             try:
-                request = gang_request(job, (0,))
+                request = gang_request(job)
             except ValueError as error:
                 log.warning("demand unknown", job=key, error=str(error))
                 request = None
@@ -338,7 +344,7 @@ class Scheduler:
             log.warning("decision not written", job=key, error=str(error))
 
     async def _admit(self, key: str, job: JobView, placed: Placed) -> None:
-        place = placement(placed, job.spec.replicas, _spares(job))
+        place = placement(placed, _spares(job))
         plan = trainingjob.placed(job, place, self._clock())
         job = await self._executor.write_status(job, plan.status)
         self.withdraw(key)
@@ -447,4 +453,4 @@ def _spares(job: JobView) -> tuple[str, ...]:
 def _extra(job: JobView, request: GangRequest) -> bool:
     """Whether a request is for nothing but spares of a gang that is whole."""
     held = job.status.placement is not None
-    return held and bool(request.missing) and min(request.missing) >= job.spec.replicas
+    return held and bool(request.missing) and min(request.missing) >= job.replicas

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from drakkar.constants import DEFAULT_LEVELS
-from drakkar.v1alpha1.trainingjob import TopologyRequest
+from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
 from drakkar_operator.model import NodeView, PodView
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
@@ -129,13 +129,13 @@ def main() -> None:
             (
                 "8 GPUs each, groups of 4 per rack",
                 EIGHT,
-                TopologyRequest(group_size=4, group_level="rack"),
+                TopologyRequest(groups=[RankGroup(size=4, level="rack")]),
             ),
             ("never fits: 9,999 GPUs each", {GPU: 9_999}, anywhere),
             ("needs one host", EIGHT, TopologyRequest(required="host")),
         )
         for label, asks, topology in cases:
-            if (topology.group_size or 1) > pods_in_gang:
+            if any(group.size > pods_in_gang for group in topology.groups):
                 continue
             cells: list[float | str] = []
             for count in sizes:

@@ -51,10 +51,8 @@ def snapshot(nodes: Iterable[NodeView], pods: Iterable[PodView] = ()) -> Snapsho
 def gang(
     replicas: int, gpus: int = 1, topology: Mapping[str, Any] | None = None, **rest: Any
 ) -> GangRequest:
-    """A gang of which all ranks but the fixed ones are missing."""
-    fixed = rest.get("fixed", {})
-    rest.setdefault("missing", tuple(at for at in range(replicas) if at not in fixed))
-    return GangRequest(
+    """A gang of one role of which all ranks but the fixed ones are missing."""
+    return GangRequest.uniform(
         rest.pop("key", KEY),
         replicas,
         rest.pop("requests", {GPU: gpus}),
@@ -121,41 +119,46 @@ def faults(snap: Snapshot, request: GangRequest, where: Mapping[int, str]) -> li
     found = []
     if set(where) != set(request.missing):
         found.append(f"placed {sorted(where)}, missing {sorted(request.missing)}")
-    for name, count in Counter(where.values()).items():
+    for name in set(where.values()):
         free = snap.free_of(name)
-        for resource, amount in {**request.requests, "pods": 1}.items():
-            if amount and amount * count > free.get(resource, 0):
-                found.append(f"{name}: {count} x {amount} {resource}, free {free.get(resource, 0)}")
+        here = [request.role_of(at) for at, at_node in where.items() if at_node == name]
+        taken = Counter({r: 0 for role in here for r in role.requests}, pods=len(here))
+        for role in here:
+            taken.update({r: a for r, a in role.requests.items() if r != "pods"})
+        for resource, amount in taken.items():
+            if amount > free.get(resource, 0) and amount:
+                found.append(f"{name}: {amount} {resource}, free {free.get(resource, 0)}")
         view = nodes[name]
         if name in request.avoid:
             found.append(f"{name} is to be avoided")
         if not view.ready or view.unschedulable:
             found.append(f"{name} is not ready or cordoned")
-        found += [
-            f"{name} has taint {each}"
-            for each in view.taints
-            if each.effect != "PreferNoSchedule"
-            and not any(t.tolerates(each) for t in request.tolerations)
-        ]
-        if any(view.labels.get(k) != v for k, v in request.node_selector.items()):
-            found.append(f"{name} does not match the selector")
-        if request.host_ports and count > 1:
+        for role in here:
+            found += [
+                f"{name} has taint {each}"
+                for each in view.taints
+                if each.effect != "PreferNoSchedule"
+                and not any(t.tolerates(each) for t in role.tolerations)
+            ]
+            if any(view.labels.get(k) != v for k, v in role.node_selector.items()):
+                found.append(f"{name} does not match the selector")
+        ports = [port for role in here for port in role.host_ports]
+        if len(set(ports)) < len(ports):
             found.append(f"{name} has a host port twice")
     whole = {**request.fixed, **where}
-    topology = request.topology
-    if topology.required:
-        homes = {homes_of(snap)[name, topology.required] for name in whole.values()}
+    if level := request.topology.required:
+        homes = {homes_of(snap)[name, level] for name in whole.values()}
         if len(homes) > 1:
-            found.append(f"spread over {len(homes)} {topology.required}s")
-    if topology.group_size and topology.group_level:
-        groups: dict[int, set[object]] = {}
-        for at, name in whole.items():
-            home = homes_of(snap)[name, topology.group_level]
-            groups.setdefault(at // topology.group_size, set()).add(home)
-        moved = {at // topology.group_size for at in where}
-        found += [
-            f"group {g} is torn" for g, homes in groups.items() if g in moved and len(homes) > 1
-        ]
+            found.append(f"spread over {len(homes)} {level}s")
+    for first, role in request.spans:
+        mine = {at: name for at, name in whole.items() if 0 <= at - first < role.replicas}
+        for group in role.groups:
+            domains: dict[int, set[object]] = {}
+            for at, name in mine.items():
+                home = homes_of(snap)[name, group.level]
+                domains.setdefault((at - first) // group.size, set()).add(home)
+            moved = {(at - first) // group.size for at in where if at in mine}
+            found += [f"group {g} is torn" for g in moved if len(domains[g]) > 1]
     return found
 
 

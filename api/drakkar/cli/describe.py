@@ -88,8 +88,15 @@ def _facts(job: TrainingJob, now: datetime) -> Iterator[tuple[str, str]]:
     spec, status = job.spec, job.status
     if status.progress:
         yield "Progress", progress.speed(status.progress)
-    ranks = f", {spec.world_size} ranks" if spec.processes_per_replica > 1 else ""
-    yield "Replicas", f"{status.ready_replicas or 0} of {spec.replicas} ready{ranks}"
+    each = spec.processes_per_replica
+    ranks = f", {job.replicas * each} ranks" if each > 1 else ""
+    yield "Replicas", f"{status.ready_replicas or 0} of {job.replicas} ready{ranks}"
+    if spec.elastic:
+        yield "Elastic", f"{spec.elastic.min} to {spec.elastic.max} replicas"
+    for role in spec.roles:
+        own = role.accelerators
+        with_ = f" with {own.count} x {own.resource} each" if own else ""
+        yield f"Role {role.name}", f"{role.replicas} replicas{with_}"
     if spec.recipe:
         yield "Recipe", spec.recipe.name
     if spec.image:
@@ -107,8 +114,11 @@ def _facts(job: TrainingJob, now: datetime) -> Iterator[tuple[str, str]]:
     if wish.required or wish.preferred:
         word = "required" if wish.required else "preferred"
         yield "Topology", f"{wish.required or wish.preferred} {word}"
-    if wish.group_size:
-        yield "Groups", f"{wish.group_size} replicas in one {wish.group_level}"
+    if wish.groups:
+        yield (
+            "Groups",
+            ", ".join(f"{each.size} replicas in one {each.level}" for each in wish.groups),
+        )
     if storage := spec.checkpoint.storage:
         claim = storage.persistent_volume_claim
         yield (

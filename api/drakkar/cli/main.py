@@ -141,8 +141,9 @@ def logs(
 ) -> None:
     """Print the logs of all replicas, or of one rank's, also of pods that replace others."""
     client = connect(namespace, kubeconfig, context)
-    spec = client.training_jobs.get(job).spec
-    replica = None if rank is None else replica_of(rank, spec.replicas, spec.processes_per_replica)
+    found = client.training_jobs.get(job)
+    each = found.spec.processes_per_replica
+    replica = None if rank is None else replica_of(rank, found.replicas, each)
     reader = LogReader(client, job, client.namespace, replica, tail)
     for line in reader.follow() if follow_ else reader.so_far():
         if replica is not None:

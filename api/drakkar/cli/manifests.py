@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from drakkar.constants import GROUP
 from drakkar.v1alpha1 import KINDS, TrainingJob
 from drakkar.v1alpha1.meta import PATTERN_MESSAGE
-from drakkar.v1alpha1.recipes import parse_recipe
+from drakkar.v1alpha1.recipes import usable_sizes
 
 Object = dict[str, Any]
 
@@ -80,10 +80,9 @@ def problems(manifest: Object) -> list[str]:
     except ValidationError as error:
         advice = _advice(_MODELS[kind].model_json_schema())
         return [_sentence(item, advice) for item in error.errors()]
-    if isinstance(item, TrainingJob) and item.spec.recipe:
-        recipe = item.spec.recipe
+    if isinstance(item, TrainingJob):
         try:
-            parse_recipe(recipe.name, recipe.config, item.spec.world_size)
+            usable_sizes(item.spec)
         except ValueError as error:
             return str(error).split("; ")
     return []

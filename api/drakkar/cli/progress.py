@@ -143,7 +143,7 @@ def panel(job: TrainingJob, now: datetime | None = None) -> RenderableType:
         (job.name, "bold"),
         "  ",
         (phase, STYLES.get(phase, "")),
-        f"  {status.ready_replicas or 0}/{job.spec.replicas} ready",
+        f"  {status.ready_replicas or 0}/{job.replicas} ready",
         f"  {status.restart_count} restarts",
     )
     if job.metadata.creation_timestamp:

@@ -120,7 +120,7 @@ class TrainingJob(KubernetesObject):
             Column("Loss", "number", ".status.progress.loss"),
             Column("Tokens/s", "integer", ".status.progress.tokensPerSecond"),
             Column("Ready", "integer", ".status.readyReplicas"),
-            Column("Replicas", "integer", ".spec.replicas"),
+            Column("Replicas", "integer", ".status.replicas"),
             Column("Restarts", "integer", ".status.restartCount"),
             Column("Domain", "string", ".status.placement.domain"),
             Column("Age", "date", ".metadata.creationTimestamp"),
@@ -154,6 +154,11 @@ class TrainingJob(KubernetesObject):
     def namespace(self) -> str:
         """metadata.namespace."""
         return self.metadata.namespace or "default"
+
+    @property
+    def replicas(self) -> int:
+        """Size of the gang: what the operator says it has, else what it asks for."""
+        return self.status.replicas or self.spec.size
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type, such as Complete, if the status has it."""

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from drakkar.v1alpha1.meta import Model
+from drakkar.v1alpha1.trainingjob import TrainingJobSpec
 
 
 class Settings(Model):
@@ -98,10 +99,14 @@ class PretrainConfig(Settings):
             )
         return self
 
+    def suits_world(self, world_size: int) -> bool:
+        """Whether the batch divides evenly over ranks and micro-batches."""
+        return self.batch_size % (world_size * self.gradient_accumulation) == 0
+
     def check_world(self, world_size: int) -> None:
         """Raise ValueError unless the batch divides evenly over ranks and micro-batches."""
         parts = world_size * self.gradient_accumulation
-        if self.batch_size % parts:
+        if not self.suits_world(world_size):
             raise ValueError(
                 f"batchSize ({self.batch_size}) must be a multiple of ranks x gradientAccumulation "
                 f"({world_size} x {self.gradient_accumulation} = {parts})"
@@ -111,8 +116,8 @@ class PretrainConfig(Settings):
 RECIPES: dict[str, type[PretrainConfig]] = {"pretrain": PretrainConfig}
 
 
-def parse_recipe(name: str, config: dict[str, object], world_size: int) -> PretrainConfig:
-    """The typed settings of a recipe.
+def parse_recipe(name: str, config: dict[str, object], world_size: int | None) -> PretrainConfig:
+    """The typed settings of a recipe, for this many ranks if that is known.
 
     Raises ValueError with one line per problem: the field's path in the manifest, what was found,
     what is allowed.
@@ -126,10 +131,31 @@ def parse_recipe(name: str, config: dict[str, object], world_size: int) -> Pretr
     except ValidationError as error:
         raise ValueError("; ".join(_sentence(item) for item in error.errors())) from None
     try:
-        settings.check_world(world_size)
+        if world_size is not None:
+            settings.check_world(world_size)
     except ValueError as error:
         raise ValueError(f"spec.recipe.config: {error}") from None
     return settings
+
+
+def usable_sizes(spec: TrainingJobSpec) -> tuple[int, ...]:
+    """Numbers of replicas that the gang may have, falling; one unless it is elastic.
+
+    An elastic gang that runs a recipe has the sizes that its batch divides over. Raises ValueError,
+    as ``parse_recipe`` does, if there is none.
+    """
+    sizes, recipe, each = tuple(spec.sizes), spec.recipe, spec.processes_per_replica
+    if recipe is None:
+        return sizes
+    if spec.elastic is None:
+        parse_recipe(recipe.name, recipe.config, spec.world_size)
+        return sizes
+    settings = parse_recipe(recipe.name, recipe.config, None)
+    usable = tuple(size for size in sizes if settings.suits_world(size * each))
+    if not usable:
+        # Say it of the largest size.
+        parse_recipe(recipe.name, recipe.config, spec.world_size)
+    return usable
 
 
 def _sentence(item: object) -> str:

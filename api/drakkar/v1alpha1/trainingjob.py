@@ -56,6 +56,36 @@ class Recipe(Model):
     )
 
 
+class RankGroup(Model):
+    """Consecutive replicas that talk most to each other and share a domain."""
+
+    size: int = Field(ge=2, le=4096, description="Replicas in each group, such as 4.")
+    level: LevelName = Field(description="Each group runs inside one domain of this level.")
+
+
+RankGroups = Annotated[
+    list[RankGroup],
+    Field(
+        max_length=4,
+        json_schema_extra={
+            VALIDATIONS: [
+                rule(
+                    "self.all(i, self.all(j, i.size >= j.size || j.size % i.size == 0)) "
+                    "&& self.all(i, self.exists_one(j, j.size == i.size))",
+                    "each size in groups must be a multiple of the size before it, "
+                    "such as 2, 8 and 32",
+                ),
+                rule(
+                    "self.map(group, group.size).isSorted()",
+                    "write the groups from the smallest size to the largest",
+                ),
+            ]
+        },
+    ),
+]
+"""Groups inside groups, smallest first."""
+
+
 class TopologyRequest(Model):
     """How close together the gang must be placed."""
 
@@ -63,10 +93,6 @@ class TopologyRequest(Model):
         rule(
             "!(has(self.required) && has(self.preferred))",
             "write required (the gang waits for such room) or preferred (it makes do), not both",
-        ),
-        rule(
-            "has(self.groupSize) == has(self.groupLevel)",
-            "groupSize and groupLevel belong together: write both or neither",
         ),
     )
 
@@ -78,14 +104,10 @@ class TopologyRequest(Model):
         default=None,
         description="The gang runs inside one domain of this level if there is room, else as close as can be.",
     )
-    group_size: int | None = Field(
-        default=None,
-        ge=2,
-        le=4096,
-        description="Consecutive replicas that form a group, such as 4.",
-    )
-    group_level: LevelName | None = Field(
-        default=None, description="Each group runs inside one domain of this level."
+    groups: RankGroups = Field(
+        default_factory=list,
+        description="Rank groups, the smallest first: tensor-parallel replicas in one host or NVLink "
+        "domain, pipeline neighbours in one rack. Each size divides the next.",
     )
 
 
@@ -197,12 +219,76 @@ _TEMPLATE_SCHEMA: JsonDict = {
 }
 
 
+_DEVICES_TWICE = (
+    "!has(self.accelerators) || !has(self.resources) "
+    "|| ((!has(self.resources.requests) "
+    "|| !(self.accelerators.resource in self.resources.requests)) "
+    "&& (!has(self.resources.limits) "
+    "|| !(self.accelerators.resource in self.resources.limits)))"
+)
+_NODE_NAME = "!has(self.template) || !has(self.template.spec) || !has(self.template.spec.nodeName)"
+
+ResourcesByKind = Annotated[
+    dict[Literal["requests", "limits"], Resources],
+    Field(json_schema_extra=_RESOURCES_SCHEMA),
+]
+Template = Annotated[Opaque, Field(json_schema_extra=_TEMPLATE_SCHEMA)]
+
+
+class Role(Model):
+    """Replicas of a gang that differ from the others: a coordinator without devices, workers."""
+
+    model_config: ClassVar[ConfigDict] = rules(
+        rule(
+            "!has(self.groups) || self.groups.all(group, self.replicas % group.size == 0)",
+            "the role's replicas must be a multiple of every size in its groups: change one of them",
+        ),
+        rule(
+            _NODE_NAME, "Drakkar chooses the nodes: remove nodeName, use nodeSelector or topology"
+        ),
+        rule(_DEVICES_TWICE, "devices are counted in accelerators: remove them from resources"),
+    )
+
+    name: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        description="Name of the role; its pods see it as DRAKKAR_ROLE and have it as a label.",
+        json_schema_extra={
+            PATTERN_MESSAGE: "write lower-case letters, digits and '-', such as coordinator"
+        },
+    )
+    replicas: int = Field(ge=1, le=4096, description="Pods of this role.")
+    accelerators: Accelerators | None = None
+    resources: ResourcesByKind | None = Field(
+        default=None, description="CPU and memory of each replica's trainer container."
+    )
+    template: Template | None = Field(
+        default=None, description="Pod template of this role; spec.template unless set."
+    )
+    groups: RankGroups = Field(
+        default_factory=list, description="Rank groups of this role, as in spec.topology.groups."
+    )
+
+
+class Elastic(Model):
+    """The size of a gang that makes do with fewer replicas."""
+
+    model_config: ClassVar[ConfigDict] = rules(
+        rule("self.min <= self.max", "elastic.min exceeds elastic.max: change one of them"),
+    )
+
+    min: int = Field(ge=1, le=4096, description="Fewest replicas that the job runs with.")
+    max: int = Field(ge=1, le=4096, description="Most replicas that it takes.")
+
+
 class TrainingJobSpec(Model):
     """What to train, on what, and how hard to try."""
 
     model_config: ClassVar[ConfigDict] = rules(
         rule(
-            "has(self.recipe) || has(self.template)",
+            "has(self.recipe) || has(self.template) || (has(self.roles) && self.roles.size() > 0 "
+            "&& self.roles.all(role, has(role.template)))",
             "write recipe (one of Drakkar's trainers) or template (your own pod template)",
         ),
         rule(
@@ -211,7 +297,13 @@ class TrainingJobSpec(Model):
             "template.spec.containers is empty: write the container that trains, named trainer",
         ),
         rule(
-            "!has(self.template) || !has(self.template.spec) || !has(self.template.spec.nodeName)",
+            "has(self.recipe) || !has(self.roles) || self.roles.all(role, !has(role.template) "
+            "|| (has(role.template.spec) && has(role.template.spec.containers) "
+            "&& role.template.spec.containers.size() > 0))",
+            "the containers of a role's template are empty: write the one that trains, named trainer",
+        ),
+        rule(
+            _NODE_NAME,
             "Drakkar chooses the nodes: remove template.spec.nodeName, use nodeSelector or topology",
         ),
         rule(
@@ -224,22 +316,49 @@ class TrainingJobSpec(Model):
             "write runtime: torch or processesPerReplica: 1",
         ),
         rule(
-            "!has(self.topology) || !has(self.topology.groupSize) "
-            "|| self.replicas % self.topology.groupSize == 0",
-            "replicas must be a multiple of topology.groupSize: change one of them",
+            "has(self.elastic) || !has(self.topology) || !has(self.topology.groups) "
+            "|| self.topology.groups.all(group, self.replicas % group.size == 0)",
+            "replicas must be a multiple of every size in topology.groups: change one of them",
         ),
         rule(
             "!has(self.accelerators) || self.accelerators.count % self.processesPerReplica == 0",
             "accelerators.count must be a multiple of processesPerReplica: "
             "each process has devices of its own",
         ),
+        rule(_DEVICES_TWICE, "devices are counted in accelerators: remove them from resources"),
         rule(
-            "!has(self.accelerators) || !has(self.resources) "
-            "|| ((!has(self.resources.requests) "
-            "|| !(self.accelerators.resource in self.resources.requests)) "
-            "&& (!has(self.resources.limits) "
-            "|| !(self.accelerators.resource in self.resources.limits)))",
-            "devices are counted in accelerators: remove them from resources",
+            "!has(self.roles) || self.roles.all(role, !has(role.accelerators) "
+            "|| role.accelerators.count % self.processesPerReplica == 0)",
+            "the count of a role's accelerators must be a multiple of processesPerReplica: "
+            "each process has devices of its own",
+        ),
+        rule(
+            "!has(self.elastic) || self.replicas == 1 || self.replicas == self.elastic.max",
+            "with elastic leave replicas out: the gang has elastic.min to elastic.max of them",
+        ),
+        rule(
+            "!has(self.elastic) || !has(self.roles) || self.roles.size() == 0",
+            "a gang with roles has a fixed size: remove elastic",
+        ),
+        rule(
+            "!has(self.elastic) || !has(self.faultTolerance) || self.faultTolerance.spares == 0",
+            "an elastic gang has no use for spares: remove faultTolerance.spares or elastic",
+        ),
+        rule(
+            "!has(self.elastic) || !has(self.topology) || !has(self.topology.groups) "
+            "|| self.topology.groups.all(group, self.elastic.min % group.size == 0 "
+            "&& self.elastic.max % group.size == 0)",
+            "elastic.min and elastic.max must be multiples of every size in topology.groups",
+        ),
+        rule(
+            "!has(self.roles) || self.roles.size() == 0 "
+            "|| self.replicas == self.roles.map(role, role.replicas).sum()",
+            "replicas must be the sum of the roles' replicas: change one of them",
+        ),
+        rule(
+            "!has(self.roles) || self.roles.size() == 0 || (!has(self.accelerators) && !has(self.resources) "
+            "&& (!has(self.topology) || !has(self.topology.groups) || self.topology.groups.size() == 0))",
+            "with roles write accelerators, resources and groups in each role",
         ),
     )
 
@@ -253,16 +372,28 @@ class TrainingJobSpec(Model):
         default=1, ge=1, le=64, description="Trainer processes (ranks) per pod."
     )
     accelerators: Accelerators | None = None
-    resources: dict[Literal["requests", "limits"], Resources] | None = Field(
+    resources: ResourcesByKind | None = Field(
+        default=None, description="CPU and memory of each replica's trainer container."
+    )
+    elastic: Elastic | None = Field(
         default=None,
-        description="CPU and memory of each replica's trainer container.",
-        json_schema_extra=_RESOURCES_SCHEMA,
+        description="The gang takes as many replicas as there is room for. Its size may change "
+        "whenever the whole gang is placed anew.",
+    )
+    roles: list[Role] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Parts of the gang with pods of their own. All are placed together or not at "
+        "all; replicas are numbered in this order.",
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+        },
     )
     recipe: Recipe | None = None
-    template: Opaque | None = Field(
+    template: Template | None = Field(
         default=None,
         description="Pod template; the container named 'trainer' (or the first) runs the training.",
-        json_schema_extra=_TEMPLATE_SCHEMA,
     )
     runtime: Literal["torch", "plain"] = Field(
         default="torch",
@@ -295,9 +426,30 @@ class TrainingJobSpec(Model):
     )
 
     @property
+    def size(self) -> int:
+        """Replicas that the gang asks for: the most that an elastic one takes."""
+        return self.elastic.max if self.elastic else self.replicas
+
+    @property
     def world_size(self) -> int:
-        """Ranks in the gang."""
-        return self.replicas * self.processes_per_replica
+        """Ranks in the gang at the size that it asks for."""
+        return self.size * self.processes_per_replica
+
+    @property
+    def sizes(self) -> range:
+        """Numbers of replicas that the gang may have, falling."""
+        if self.elastic is None:
+            return range(self.replicas, self.replicas - 1, -1)
+        step = self.topology.groups[-1].size if self.topology.groups else 1
+        return range(self.elastic.max, self.elastic.min - 1, -step)
+
+    def role_of(self, replica: int) -> Role | None:
+        """The role of a replica; None in a job without roles."""
+        for role in self.roles:
+            if replica < role.replicas:
+                return role
+            replica -= role.replicas
+        return None
 
 
 class Placement(Model):
@@ -376,7 +528,9 @@ class TrainingJobStatus(Model):
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    replicas: int | None = Field(default=None, description="Replicas that the gang has.")
+    replicas: int | None = Field(
+        default=None, description="Replicas that the gang has or, without a place, asks for."
+    )
     ready_replicas: int | None = Field(default=None, description="Replicas whose container runs.")
     start_time: datetime | None = Field(default=None, description="When the whole gang first ran.")
     completion_time: datetime | None = None

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from drakkar.v1alpha1.recipes import usable_sizes
+from drakkar.v1alpha1.trainingjob import Placement
 from drakkar_operator.model import JobView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.render.pods import training_pod
 from drakkar_operator.render.resources import pod_requests
 from drakkar_operator.render.settings import WorkerSettings
-from drakkar_operator.scheduling.request import GangRequest, rules_of_pod
+from drakkar_operator.scheduling.request import GangRequest, Role, rules_of_pod
 from drakkar_operator.scheduling.workload import Running
 
 _ANY_IMAGE = WorkerSettings(image="any")
@@ -17,32 +19,54 @@ _ANY_IMAGE = WorkerSettings(image="any")
 
 def gang_request(
     job: JobView,
-    missing: tuple[int, ...],
     *,
     fixed: Mapping[int, str] | None = None,
     avoid: frozenset[str] = frozenset(),
     spares: int = 0,
 ) -> GangRequest:
-    """The request for the missing replicas of a gang whose other replicas stay where they are.
+    """The request for a gang of which the replicas in ``fixed`` stay where they are.
 
-    Spares count as further replicas, with the indexes after those of the gang.
-    Raises ValueError if the template's quantities or terms are malformed.
+    Spares count as further replicas of the last role, with the indexes after those of the gang.
+    Raises ValueError if the recipe can't run at any size of the gang, or if the template's
+    quantities or terms are malformed.
     """
-    spec = training_pod(job, 0, "", _ANY_IMAGE)["spec"]
+    spec = job.spec
+    size = job.replicas if fixed else usable_sizes(spec)[0]
+    parts = [(role.name, role.replicas, role.groups) for role in spec.roles]
+    roles: list[Role] = []
+    for name, replicas, groups in parts or [("", size, spec.topology.groups)]:
+        first = sum(role.replicas for role in roles)
+        pod = training_pod(job, first, "", _ANY_IMAGE)["spec"]
+        roles.append(
+            Role(replicas, pod_requests(pod), name, groups=tuple(groups), **rules_of_pod(pod))
+        )
+    if spares:
+        roles.append(roles[-1].spare(spares))
     return GangRequest(
-        key=job.key,
-        replicas=job.spec.replicas + spares,
-        requests=pod_requests(spec),
-        missing=missing,
+        job.key,
+        tuple(roles),
+        missing=tuple(at for at in range(size + spares) if at not in (fixed or {})),
         fixed=fixed or {},
-        topology=job.spec.topology,
+        topology=spec.topology,
         avoid=avoid,
-        **rules_of_pod(spec),
+        sizes=usable_sizes(spec) if spec.elastic and not fixed else (),
     )
 
 
-def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) -> Running:
-    """A placed job as the scheduler sees it; ``replica`` is its request for any of its replicas.
+def placed_request(request: GangRequest, placement: Placement) -> GangRequest:
+    """A job's request as it was granted: all ranks in place, an elastic gang at its size, spares."""
+    size, spares = len(placement.nodes), len(placement.spares)
+    if request.sizes and size != request.replicas:
+        request = request.resized(size)
+    roles = request.roles
+    if spares:
+        roles = (*roles, roles[-1].spare(spares))
+    fixed = dict(enumerate([*placement.nodes, *placement.spares]))
+    return replace(request, roles=roles, missing=(), fixed=fixed, sizes=())
+
+
+def running_gang(job: JobView, request: GangRequest, priority: int, now: float) -> Running:
+    """A placed job as the scheduler sees it; ``request`` is its request as if none had a node.
 
     It is expected to be done when its progress says so, and at its deadline at the latest.
     """
@@ -58,12 +82,7 @@ def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) 
         ends.append(status.start_time.timestamp() + job.spec.active_deadline_seconds)
     return Running(
         key=job.key,
-        request=replace(
-            replica,
-            replicas=len(placement.nodes) + len(placement.spares),
-            missing=(),
-            fixed=dict(enumerate([*placement.nodes, *placement.spares])),
-        ),
+        request=placed_request(request, placement),
         queue=job.spec.queue,
         priority=priority,
         created=job.created,
@@ -76,7 +95,7 @@ def running_gang(job: JobView, replica: GangRequest, priority: int, now: float) 
     )
 
 
-def leaving_gang(job: JobView, replica: GangRequest, pods: Iterable[PodView]) -> Running | None:
+def leaving_gang(job: JobView, request: GangRequest, pods: Iterable[PodView]) -> Running | None:
     """What a job's pods still hold of places that are not theirs any more; None: nothing.
 
     So are the pods of a gang that was evicted, moved, suspended or that is done.
@@ -93,10 +112,13 @@ def leaving_gang(job: JobView, replica: GangRequest, pods: Iterable[PodView]) ->
     }
     if not held:
         return None
-    replicas = max(*held, job.spec.replicas - 1) + 1
+    # The gang may have been larger when these pods were created.
+    *roles, last = request.roles
+    more = max(0, max(held) + 1 - request.replicas)
+    last = replace(last, replicas=last.replicas + more, groups=())
     return Running(
         key=job.key,
-        request=replace(replica, replicas=replicas, missing=(), fixed=held),
+        request=replace(request, roles=(*roles, last), missing=(), fixed=held),
         created=job.created,
         restarts=len(job.status.restarts),
         leaving=True,

@@ -44,13 +44,18 @@ class Draft:
         status = self.job.status
         self.conditions = list(status.conditions)
         placement = status.placement
-        fits = placement is not None and len(placement.nodes) == self.job.spec.replicas
+        fits = placement is not None and len(placement.nodes) in self.job.spec.sizes
         self.placement = placement if fits else None
         self.progress = status.progress
         self.restarts = list(status.restarts)
         self.restart_count = status.restart_count
         self.checkpoints = list(status.checkpoints)
         self.pending_reason = status.pending_reason
+
+    @property
+    def replicas(self) -> int:
+        """Size of the gang: its placement's or, without one, what it asks for."""
+        return self.job.spec.size if self.placement is None else len(self.placement.nodes)
 
     def is_true(self, condition: str) -> bool:
         """Whether a condition holds by now."""
@@ -101,7 +106,7 @@ class Draft:
             observed_generation=self.job.generation,
             phase=self._phase(),
             conditions=self.conditions,
-            replicas=self.job.spec.replicas,
+            replicas=self.replicas,
             ready_replicas=self.ready_replicas,
             start_time=old.start_time or (time if self.started else None),
             completion_time=old.completion_time or (time if self.completed else None),

@@ -1,6 +1,5 @@
 """Ways in which a job stops for now or for good; each says whether it applies."""
 
-from drakkar.v1alpha1.recipes import parse_recipe
 from drakkar_operator.model import JobView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.actions import DeleteJob
@@ -32,9 +31,7 @@ def invalid(draft: Draft, seen: Observed) -> bool:
 def _problem(job: JobView) -> str | None:
     """What is wrong with the parts of a spec that the API server can't check."""
     try:
-        if job.spec.recipe:
-            parse_recipe(job.spec.recipe.name, job.spec.recipe.config, job.spec.world_size)
-        request = gang_request(job, tuple(range(job.spec.replicas)))
+        request = gang_request(job)
         hash(request.shape)
     except ValueError as error:
         return str(error)
@@ -78,7 +75,7 @@ def complete(draft: Draft, seen: Observed) -> bool:
     coordinator = seen.coordinator
     if seen.job.spec.runtime == "plain":
         by_replica = seen.by_replica
-        done = len(by_replica) == seen.job.spec.replicas and all(
+        done = len(by_replica) == draft.replicas and all(
             pod.phase == "Succeeded" for pod in by_replica.values()
         )
     else:

@@ -11,7 +11,7 @@ from drakkar_operator.reconcile.losses import delete_pods
 from drakkar_operator.reconcile.observed import Observed
 from drakkar_operator.reconcile.restarts import AVOID_SECONDS, avoided_nodes, backoff_left
 from drakkar_operator.scheduling.predicates import untolerated
-from drakkar_operator.scheduling.request import GangRequest
+from drakkar_operator.scheduling.request import GangRequest, Role
 
 REFUSED_SECONDS = 30.0
 """How long the API server may refuse a gang's pods before the gang gives up its place."""
@@ -20,7 +20,7 @@ REFUSED_SECONDS = 30.0
 def complete_gang(draft: Draft, seen: Observed) -> None:
     """Create the pods that are missing, or ask the scheduler for places."""
     held = set(seen.by_replica)
-    missing = tuple(r for r in range(seen.job.spec.replicas) if r not in held)
+    missing = tuple(r for r in range(draft.replicas) if r not in held)
     error = seen.context.creation_error
     if error is not None and error.permanent:
         draft.fail(Reason.INVALID_SPEC, f"the API server refuses the pods: {error.message}")
@@ -36,7 +36,7 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
             return
     if draft.placement is None:
         if not seen.pods:
-            _ask_for_places(draft, seen, missing)
+            _ask_for_places(draft, seen)
         return
     if not missing:
         _complete_spares(draft, seen)
@@ -53,13 +53,13 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
         return
     avoid = avoided_nodes(draft.restarts, seen.now)
     places = draft.placement.nodes
-    any_place = gang_request(seen.job, missing)
+    whole = gang_request(seen.job)
     unusable = tuple(
-        r for r in missing if places[r] in avoid or not _usable(seen, places[r], any_place)
+        r for r in missing if places[r] in avoid or not _usable(seen, places[r], whole.role_of(r))
     )
     if unusable:
         fixed = {r: node for r, node in enumerate(places) if r not in unusable}
-        _request(draft, gang_request(seen.job, unusable, fixed=fixed, avoid=avoid))
+        _request(draft, gang_request(seen.job, fixed=fixed, avoid=avoid))
         return
     draft.actions.append(EnsureService())
     draft.actions.extend(CreatePod(replica, places[replica]) for replica in missing)
@@ -72,7 +72,7 @@ def judge_running(draft: Draft, seen: Observed) -> None:
             draft.set(cond.RUNNING, "False", Reason.RECOVERING, "the gang waits for room")
         return
     lost = any(isinstance(action, DeletePod) for action in draft.actions)
-    whole = draft.ready_replicas == seen.job.spec.replicas and not lost
+    whole = draft.ready_replicas == draft.replicas and not lost
     if whole and seen.job.spec.runtime == "torch":
         # Without a report, just after a restart of the operator, no news is no change.
         whole = seen.report.state == "running" if seen.report else draft.is_true(cond.RUNNING)
@@ -96,7 +96,7 @@ def wait(draft: Draft, reason: Reason, message: str) -> None:
         draft.event("Normal" if reason is Reason.WAITING else "Warning", reason, message)
 
 
-def _ask_for_places(draft: Draft, seen: Observed, missing: tuple[int, ...]) -> None:
+def _ask_for_places(draft: Draft, seen: Observed) -> None:
     """Everything the gang waits for, besides room, is looked at first."""
     error = seen.context.creation_error
     if not seen.context.queue_found:
@@ -115,26 +115,22 @@ def _ask_for_places(draft: Draft, seen: Observed, missing: tuple[int, ...]) -> N
     else:
         avoid = avoided_nodes(draft.restarts, seen.now)
         spares = seen.job.spec.fault_tolerance.spares
-        replicas = seen.job.spec.replicas
-        missing = (*missing, *range(replicas, replicas + spares))
-        _request(draft, gang_request(seen.job, missing, avoid=avoid, spares=spares))
+        _request(draft, gang_request(seen.job, avoid=avoid, spares=spares))
 
 
 def _complete_spares(draft: Draft, seen: Observed) -> None:
     """Ask for the spares that were used or lost; give up those that can't be used."""
-    place, replicas = draft.placement, seen.job.spec.replicas
-    wanted = seen.job.spec.fault_tolerance.spares
+    place, wanted = draft.placement, seen.job.spec.fault_tolerance.spares
     assert place is not None
     if not (place.spares or wanted):
         return
-    rules = gang_request(seen.job, ())
+    rules = gang_request(seen.job).roles[-1]
     spares = [name for name in place.spares if _usable(seen, name, rules)][:wanted]
     if spares != place.spares:
         draft.placement = place.model_copy(update={"spares": spares})
     if len(spares) < wanted:
         fixed = dict(enumerate([*place.nodes, *spares]))
-        missing = tuple(range(replicas + len(spares), replicas + wanted))
-        draft.request = gang_request(seen.job, missing, fixed=fixed, spares=wanted)
+        draft.request = gang_request(seen.job, fixed=fixed, spares=wanted)
 
 
 def _held_off(seen: Observed) -> float:
@@ -149,20 +145,20 @@ def _request(draft: Draft, request: GangRequest) -> None:
         draft.look_again_in(AVOID_SECONDS)
 
 
-def _usable(seen: Observed, name: str, request: GangRequest) -> bool:
+def _usable(seen: Observed, name: str, role: Role) -> bool:
     """The node is there and would still take the pod: its taints may have changed."""
     node = seen.nodes.get(name)
     return (
         node is not None
         and node.ready
         and not node.unschedulable
-        and untolerated(node.taints, request) is None
+        and untolerated(node.taints, role) is None
     )
 
 
 def _waiting_for(draft: Draft, seen: Observed) -> str:
     """What keeps the gang from training, most telling first."""
-    total = seen.job.spec.replicas
+    total = draft.replicas
     parts = [f"{draft.ready_replicas} of {total} pods run"]
     if seen.context.creation_error is not None:
         parts.append(f"pods can't be created: {seen.context.creation_error.message}")

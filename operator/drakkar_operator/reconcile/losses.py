@@ -78,7 +78,7 @@ def record_vanished(draft: Draft, seen: Observed) -> None:
     if draft.placement is None or running is None or running.status != "True":
         return
     since = int(running.last_transition_time.timestamp())
-    for replica in sorted(set(range(seen.job.spec.replicas)) - set(seen.by_replica)):
+    for replica in sorted(set(range(draft.replicas)) - set(seen.by_replica)):
         name, node = pod_name(seen.job.name, replica), draft.placement.nodes[replica]
         lost = Restart(
             id=f"{name}-{since}",

@@ -7,13 +7,13 @@ from drakkar_operator.scheduling.decision import Placed
 from drakkar_operator.scheduling.repair import unused
 
 
-def placement(placed: Placed, replicas: int, spares: Sequence[str] = ()) -> Placement:
+def placement(placed: Placed, spares: Sequence[str] = ()) -> Placement:
     """Where the gang's replicas are, and its spares.
 
     The spares are those that the answer places, or else what a repair leaves of those before; a
     gang that moves as a whole leaves them behind.
     """
-    nodes = list(placed.all_nodes)
+    nodes, replicas = list(placed.all_nodes), placed.request.ranks
     left = unused(placed, spares) if placed.request.repair else []
     kept = nodes[replicas:] if len(nodes) > replicas else left
     return Placement(level=placed.level, domain=placed.domain, nodes=nodes[:replicas], spares=kept)

@@ -79,7 +79,7 @@ def placed(job: JobView, place: Placement, now: float) -> Plan:
     draft.placement = place
     draft.pending_reason = None
     where = f"{place.level} {place.domain}".strip()
-    message = f"{job.spec.replicas} replicas placed in {where}"
+    message = f"{draft.replicas} replicas placed in {where}"
     moved = not draft.set(cond.ADMITTED, "True", Reason.PLACED, message)
     draft.event("Normal", "Moved" if moved else Reason.PLACED, message)
     if not job.status.start_time:
@@ -116,7 +116,7 @@ def evicted(job: JobView, eviction: Eviction, now: float) -> Plan:
     )
     losses.record(draft, [interruption])
     if eviction.to is not None:
-        draft.placement = placement(eviction.to, job.spec.replicas)
+        draft.placement = placement(eviction.to)
     else:
         draft.placement = None
         draft.pending_reason = eviction.message[:2048]

@@ -15,8 +15,10 @@ from drakkar.constants import (
     LABEL_JOB_UID,
     LABEL_QUEUE,
     LABEL_REPLICA,
+    LABEL_ROLE,
     MANAGED_BY,
     RENDEZVOUS_PORT,
+    ROLE_ENV,
     RUN_AS_USER,
     TRAINER_CONTAINER,
 )
@@ -71,7 +73,7 @@ def gang_config(job: JobView, settings: WorkerSettings) -> GangConfig:
         job=job.name,
         namespace=job.namespace,
         uid=job.uid,
-        replicas=spec.replicas,
+        replicas=job.replicas,
         processes_per_replica=spec.processes_per_replica,
         coordinator=coordinator_name(job, settings),
         recipe=spec.recipe.name if spec.recipe else None,
@@ -95,7 +97,8 @@ def training_pod(
     ``pinned`` leaves the binding to kube-scheduler and allows it this node alone; otherwise the pod
     is bound as it is created.
     """
-    template = copy.deepcopy(job.spec.template or {})
+    role = job.spec.role_of(replica)
+    template = copy.deepcopy((role.template if role else None) or job.spec.template or {})
     metadata: dict[str, Any] = template.get("metadata") or {}
     spec: dict[str, Any] = template.get("spec") or {}
     _complete_pod(spec, job, replica, settings)
@@ -113,6 +116,7 @@ def training_pod(
         LABEL_JOB: job.name,
         LABEL_JOB_UID: job.uid,
         LABEL_REPLICA: str(replica),
+        **({LABEL_ROLE: role.name} if role else {}),
         **({LABEL_QUEUE: job.spec.queue} if job.spec.queue else {}),
     }
     return {
@@ -172,7 +176,7 @@ def _complete_trainer(
         **(container.get("securityContext") or {}),
     }
     container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
-    _complete_resources(container, job)
+    _complete_resources(container, job, replica)
     mounts: list[dict[str, Any]] = container.setdefault("volumeMounts", [])
     _add_mount(mounts, {"name": "tmp", "mountPath": "/tmp"})
     _add_mount(mounts, {"name": "shm", "mountPath": "/dev/shm"})
@@ -195,12 +199,13 @@ def _complete_trainer(
         )
 
 
-def _complete_resources(container: dict[str, Any], job: JobView) -> None:
+def _complete_resources(container: dict[str, Any], job: JobView, replica: int) -> None:
     resources: dict[str, Any] = container.setdefault("resources", {})
-    given = job.spec.resources or {}
+    wanted = job.spec.role_of(replica) or job.spec
+    given = wanted.resources or {}
     for kind in ("requests", "limits"):
         resources[kind] = {**given.get(kind, {}), **(resources.get(kind) or {})}
-    if devices := job.spec.accelerators:
+    if devices := wanted.accelerators:
         # Kubernetes wants extended resources as limits, and requests equal to them.
         for kind in ("requests", "limits"):
             resources[kind].setdefault(devices.resource, devices.count)
@@ -227,10 +232,12 @@ def _environment(job: JobView, replica: int, settings: WorkerSettings) -> list[d
         _downward("DRAKKAR_NODE_NAME", "spec.nodeName"),
         {"name": "HOME", "value": "/tmp"},
     ]
+    if role := job.spec.role_of(replica):
+        variables.append({"name": ROLE_ENV, "value": role.name})
     if job.spec.runtime == "plain":
         variables += [
             {"name": "RANK", "value": str(replica)},
-            {"name": "WORLD_SIZE", "value": str(job.spec.replicas)},
+            {"name": "WORLD_SIZE", "value": str(job.replicas)},
             {"name": "MASTER_ADDR", "value": coordinator_name(job, settings)},
             {"name": "MASTER_PORT", "value": str(RENDEZVOUS_PORT)},
         ]

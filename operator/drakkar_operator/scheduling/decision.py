@@ -19,6 +19,16 @@ class Reservation:
     host_ports: tuple[HostPort, ...] = ()
 
 
+def reservations(request: GangRequest, nodes: Mapping[int, str]) -> tuple[Reservation, ...]:
+    """The room that these indexes of a gang take on their nodes."""
+    return tuple(
+        Reservation(request.key, at, nodes[at], role.requests, role.host_ports)
+        for first, role in request.spans
+        for at in range(first, first + role.replicas)
+        if at in nodes
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """Every missing rank has a node."""
@@ -40,11 +50,7 @@ class Placed:
     @property
     def reservations(self) -> tuple[Reservation, ...]:
         """The room that the placed ranks take."""
-        request = self.request
-        return tuple(
-            Reservation(request.key, at, node, request.requests, request.host_ports)
-            for at, node in self.nodes.items()
-        )
+        return reservations(self.request, self.nodes)
 
 
 @dataclass(frozen=True, slots=True)

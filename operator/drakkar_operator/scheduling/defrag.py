@@ -24,8 +24,8 @@ import numpy as np
 from drakkar_operator.scheduling.choice import Choice, by_cost
 from drakkar_operator.scheduling.decision import Eviction, Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.predicates import eligible
-from drakkar_operator.scheduling.release import Rooms, clash
+from drakkar_operator.scheduling.predicates import eligible, ports_clash
+from drakkar_operator.scheduling.release import Rooms
 from drakkar_operator.scheduling.request import GangRequest, Key
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.workload import Pending, Running
@@ -107,7 +107,7 @@ def defragment(
     # Who goes is a matter of cost here, not of rank.
     equal = by_cost((replace(each, priority=0) for each in gangs), now)
     try:
-        gain = expected_wait(snapshot, request, running, now) * devices(request)
+        gain = expected_wait(snapshot, request, running, now) * request.devices
         for _ in range(_ROUNDS):
             stuck: set[Key] = set()
             rooms = Rooms.of(snapshot, request, equal)
@@ -145,21 +145,17 @@ def expected_wait(
     return max(0.0, ends - now) if ends is not None else 0.0
 
 
-def devices(request: GangRequest) -> int:
-    """Accelerators that a request asks for in all; replicas, if none."""
-    each = sum(amount for name, amount in request.requests.items() if "/" in name)
-    return max(each, 1) * request.replicas
-
-
 def _free_in_total(snapshot: Snapshot, request: GangRequest) -> bool:
     """Whether the nodes that suit have what is missing, if one doesn't ask where."""
     nodes = snapshot.nodes
-    mask = eligible(snapshot, request).mask
-    for resource, amount in {**request.requests, "pods": 1}.items():
-        column = nodes.columns.get(resource)
-        free = 0 if column is None else int(np.maximum(snapshot.free[mask, column], 0).sum())
-        if amount > 0 and free < amount * len(request.missing):
-            return False
+    for first, role in request.spans:
+        mask = eligible(snapshot, role, request.avoid).mask
+        missing = sum(first <= at < first + role.replicas for at in request.missing)
+        for resource, amount in {**role.requests, "pods": 1}.items():
+            column = nodes.columns.get(resource)
+            free = 0 if column is None else int(np.maximum(snapshot.free[mask, column], 0).sum())
+            if amount > 0 and free < amount * missing:
+                return False
     return True
 
 
@@ -199,10 +195,11 @@ def _way(
 def _in_the_way(settled: Snapshot, placed: Placed, gang: Running) -> tuple[int, ...]:
     """The gang's ranks on nodes that the waiting one is to use and that can't hold both."""
     index = settled.nodes.tree.index
+    clash = any(
+        ports_clash(one, other) for one in gang.request.roles for other in placed.request.roles
+    )
     wanted = {
-        node
-        for node in placed.nodes.values()
-        if (settled.free[index[node]] < 0).any() or clash(gang.request, placed.request)
+        node for node in placed.nodes.values() if (settled.free[index[node]] < 0).any() or clash
     }
     return tuple(at for at, node in gang.request.fixed.items() if node in wanted)
 

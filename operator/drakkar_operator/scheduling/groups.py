@@ -1,4 +1,10 @@
-"""Rank groups: which domains of the group level get which groups."""
+"""Rank groups: what each domain has room for, in whole groups, at every level that has groups.
+
+A gang's replicas are the units of stage 0, at the nodes. Each further stage joins consecutive units
+into groups that share a domain: stage 1 the smallest groups, the last stage the largest. Sizes
+divide each other and domains nest, so how many groups of a stage a domain has room for is the number
+of units that its own domains hold, over the ratio of the sizes: exact at every level.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,128 +12,119 @@ from dataclasses import dataclass
 import numpy as np
 
 from drakkar_operator.scheduling.sums import Sums
-from drakkar_operator.scheduling.topology import BoolArray, IntArray, Tree
+from drakkar_operator.scheduling.topology import IntArray, Tree
 
 
-@dataclass(eq=False)
-class Groups:
-    """The rank groups that need nodes, and what each domain of the group depth has for them."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Groups of ``size`` replicas, each inside one domain of ``depth``."""
 
-    tree: Tree
     depth: int
     size: int
-    whole: list[list[int]]
-    """Members of each group of full size with no rank in place."""
-    odd: list[list[int]]
-    """Smaller groups with no rank in place, the largest first."""
-    forced: dict[int, list[list[int]]]
-    """Domain -> missing members of groups that have ranks in it."""
-    rooms: IntArray
-    """Replicas per domain that are free after the forced ones."""
-    units: Sums
-    """Groups of full size per domain."""
-    torn: str | None = None
-    """Why no placement keeps the groups whole, if none does."""
 
-    @classmethod
-    def of(
-        cls,
-        depth: int,
-        size: int,
-        room: Sums,
+
+def stages(tree: Tree, groups: Sequence[tuple[int, str]]) -> tuple[Stage, ...]:
+    """The stages above the replicas, from (size, level) of groups, smallest first.
+
+    A group inside another one that has the same level or a narrower one adds nothing and is left
+    out. Raises ValueError for an unknown level.
+    """
+    kept: list[Stage] = []
+    for size, level in groups:
+        depth = tree.depth(level)
+        while kept and kept[-1].depth <= depth:
+            kept.pop()
+        kept.append(Stage(depth, size))
+    return tuple(kept)
+
+
+class Units:
+    """The units of each stage that need places, and what each domain has for them.
+
+    A unit is known by its first index.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        rooms: IntArray,
+        above: Sequence[Stage],
+        first: int,
         missing: Sequence[int],
         fixed: Mapping[int, int],
-    ) -> "Groups":
-        """Groups of ``size`` consecutive indexes, each to be in one domain of ``depth``.
+    ) -> None:
+        """``missing`` (ascending) of a role that begins at index ``first`` need places in ``rooms``.
 
-        ``missing`` (ascending) need places in ``room``, ``fixed`` has the node of the others.
+        ``fixed`` has the node of its other replicas.
         """
-        tree = room.tree
-        rooms = room.at(depth).copy()
+        self.tree = tree
+        self.stages = (Stage(tree.leaf, 1), *above)
+        self.free = [Sums(tree, rooms, tree.leaf)]
+        """Per stage: units that each domain of its depth has room for besides the forced ones."""
+        self.homeless: list[list[int]] = [list(missing)]
+        """Per stage: units none of whose replicas has a node."""
+        self.forced: list[dict[int, list[int]]] = [{}]
+        """Per stage: domain -> units of the stage below whose group has replicas in it."""
+        self._torn: list[str | None] = [None]
+        for at in range(1, len(self.stages)):
+            self._join(at, first, fixed)
+
+    def _join(self, at: int, first: int, fixed: Mapping[int, int]) -> None:
+        tree, stage, inner = self.tree, self.stages[at], self.stages[at - 1]
         homes: dict[int, set[int]] = {}
-        for at, node in fixed.items():
-            homes.setdefault(at // size, set()).add(int(tree.ids[depth][node]))
-        members: dict[int, list[int]] = {}
-        for at in missing:
-            members.setdefault(at // size, []).append(at)
-        whole: list[list[int]] = []
-        odd: list[list[int]] = []
-        forced: dict[int, list[list[int]]] = {}
-        torn = None
-        for group, indexes in members.items():
-            home = homes.get(group, set())
-            span = f"replicas {group * size}-{(group + 1) * size - 1}"
-            if len(home) > 1:
-                torn = f"{span} must share one {tree.level(depth)} but run in {len(home)}"
-            elif home:
-                (domain,) = home
-                rooms[domain] -= len(indexes)
-                forced.setdefault(domain, []).append(indexes)
-                if rooms[domain] < 0:
-                    torn = (
-                        f"replica {indexes[0]} must be in {tree.level(depth)} "
-                        f"{tree.domain_name(depth, domain)} like the rest of {span}; "
-                        f"it has room for {int(room.at(depth)[domain])}"
-                    )
+        for replica, node in fixed.items():
+            unit = replica - (replica - first) % stage.size
+            homes.setdefault(unit, set()).add(int(tree.ids[stage.depth][node]))
+        values = self.free[at - 1].at(stage.depth)
+        homeless: list[int] = []
+        forced: dict[int, list[int]] = {}
+        torn = self._torn[at - 1]
+        for unit in self.homeless[at - 1]:
+            group = unit - (unit - first) % stage.size
+            home = homes.get(group)
+            if home is None:
+                if group == unit:
+                    homeless.append(group)
+            elif len(home) == 1:
+                forced.setdefault(next(iter(home)), []).append(unit)
             else:
-                (whole if len(indexes) == size else odd).append(indexes)
-        odd.sort(key=lambda indexes: (-len(indexes), indexes))
-        units = Sums(tree, np.maximum(rooms, 0) // size, depth)
-        return cls(tree, depth, size, whole, odd, forced, rooms, units, torn)
+                torn = torn or (
+                    f"{_span(group, stage.size)} must share one {tree.level(stage.depth)} "
+                    f"but run in {len(home)}"
+                )
+        if forced:
+            values = values.copy()
+            for domain, units in forced.items():
+                room = int(values[domain])
+                values[domain] -= len(units)
+                if room < len(units):
+                    group = units[0] - (units[0] - first) % stage.size
+                    torn = torn or (
+                        f"{_span(units[0], inner.size)} must be in {tree.level(stage.depth)} "
+                        f"{tree.domain_name(stage.depth, domain)} like the rest of "
+                        f"{_span(group, stage.size)}; it has room for {room}"
+                    )
+        ratio = stage.size // inner.size
+        self.free.append(Sums(tree, np.maximum(values, 0) // ratio, stage.depth))
+        self.homeless.append(homeless)
+        self.forced.append(forced)
+        self._torn.append(torn)
 
-    def fits(self, depth: int) -> BoolArray:
-        """Per domain of this wider depth: room for all groups (necessary; exact for one odd)."""
-        units = self.units.at(depth)
-        need = len(self.whole)
-        if not self.odd:
-            return units >= need
-        rests = np.where(self.rooms > 0, self.rooms % self.size, 0)
-        largest = np.maximum.reduceat(rests, self.tree.ids[self.depth][self.tree.starts[depth]])
-        fits: BoolArray = (units > need) | ((units == need) & (largest >= len(self.odd[0])))
-        return fits
+    def active(self, depth: int) -> int:
+        """The last stage whose groups a domain of this depth may hold apart from each other."""
+        return max(at for at, stage in enumerate(self.stages) if at == 0 or stage.depth > depth)
 
-    def assign(
-        self, depth: int, domain: int, counts: IntArray, held: IntArray
-    ) -> dict[int, list[int]] | None:
-        """Domain of the group depth -> the indexes it gets, whole groups in tree order.
+    def torn(self, stage: int) -> str | None:
+        """Why no placement keeps the groups up to this stage whole, if none does."""
+        return self._torn[stage]
 
-        ``counts`` are whole groups per domain. None if an odd group finds no room.
-        """
-        tree = self.tree
-        left = self.rooms - counts * self.size
-        used = counts > 0
-        used[tree.ids[self.depth][held]] = True
-        got: dict[int, list[list[int]]] = {at: list(own) for at, own in self.forced.items()}
-        groups = iter(self.whole)
-        for at in np.flatnonzero(counts).tolist():
-            got.setdefault(at, []).extend(next(groups) for _ in range(int(counts[at])))
-        for indexes in self.odd:
-            near = self._near(depth, domain, left, used, len(indexes))
-            if near is None:
-                return None
-            left[near] -= len(indexes)
-            used[near] = True
-            got.setdefault(near, []).append(indexes)
-        return {at: [i for indexes in sorted(own) for i in indexes] for at, own in got.items()}
+    def inside(self, stage: int, domain: int, units: Sequence[int]) -> list[int]:
+        """Units of the stage below that a domain with these units gets, in order."""
+        size, step = self.stages[stage].size, self.stages[stage - 1].size
+        inner = [part for unit in units for part in range(unit, unit + size, step)]
+        forced = self.forced[stage].get(domain)
+        return sorted([*inner, *forced]) if forced else inner
 
-    def _near(
-        self,
-        depth: int,
-        domain: int,
-        left: IntArray,
-        used: BoolArray,
-        need: int,
-    ) -> int | None:
-        """The tightest domain with room that is nearest to those in use."""
-        tree = self.tree
-        inside = np.zeros(len(left), dtype=np.bool_)
-        inside[tree.inside(depth, domain, self.depth)] = True
-        fits = inside & (left >= need)
-        for level in range(self.depth, depth - 1, -1):
-            above = tree.ancestors(self.depth, level)
-            near = np.zeros(tree.count(level), dtype=np.bool_)
-            near[above[used]] = True
-            found = np.flatnonzero(fits & near[above]) if level > depth else np.flatnonzero(fits)
-            if len(found):
-                return int(found[np.argmin(left[found])])
-        return None
+
+def _span(unit: int, size: int) -> str:
+    return f"replica {unit}" if size == 1 else f"replicas {unit}-{unit + size - 1}"

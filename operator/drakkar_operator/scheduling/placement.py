@@ -1,7 +1,9 @@
 """Gang placement: one node for every missing rank of a gang, or the reason why not.
 
-``place`` is exact about whether a gang fits: replicas are identical, so what a domain has room for
-is a sum over its nodes. Among all placements it prefers, in this order:
+``place`` is exact about whether a gang fits: replicas of a role are identical, so what a domain has
+room for is a sum over its nodes; rank groups of several levels nest; several roles are settled by
+``split`` (see ``together`` for the bound). An elastic gang gets as many replicas as fit under its
+``required`` level. Among all placements ``place`` prefers, in this order:
 
 1. The constraints hold: node rules, free resources, the ``required`` level, rank groups.
 2. Ranks go back to the node they ran on before (``hint``). A gang with no rank in place does so
@@ -23,58 +25,56 @@ order: consecutive indexes share a node, then a rack, then a block (as rank reor
 and Arnold, arXiv 2509.15940, ask for).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from drakkar_operator.scheduling.decision import Placed, Unplaced
-from drakkar_operator.scheduling.groups import Groups
-from drakkar_operator.scheduling.predicates import Eligibility, capacity, eligible
-from drakkar_operator.scheduling.reasons import Shortage, explain
+from drakkar_operator.scheduling.decision import Placed, Unplaced, reservations
+from drakkar_operator.scheduling.groups import stages
+from drakkar_operator.scheduling.predicates import capacity, eligible
+from drakkar_operator.scheduling.reasons import explain_shortage
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.search import Search
 from drakkar_operator.scheduling.snapshot import Snapshot
-from drakkar_operator.scheduling.sums import Scores, Sums
-from drakkar_operator.scheduling.topology import IntArray
+from drakkar_operator.scheduling.sums import Scores
+from drakkar_operator.scheduling.together import Part, Together
 
-__all__ = ["Placed", "Unplaced", "place"]
+__all__ = ["Placed", "Unplaced", "parts_of", "place"]
 
 
 def place(snapshot: Snapshot, request: GangRequest) -> Placed | Unplaced:
-    """Nodes for all missing ranks at once, or why there are none. Never a part of them."""
+    """Nodes for all missing ranks at once, or why there are none. Never a part of them.
+
+    The request in the answer has the size that an elastic gang was given.
+    """
     nodes = snapshot.nodes
     tree = nodes.tree
-    topology = request.topology
     try:
-        top = tree.depth(topology.required) if topology.required else 0
-        if topology.preferred:
-            tree.depth(topology.preferred)
-        grouped = bool(topology.group_size and topology.group_level)
-        group_depth = tree.depth(topology.group_level) if grouped and topology.group_level else 0
+        parts = parts_of(snapshot, request)
     except ValueError as error:
         return Unplaced(str(error))
+    need, level = len(request.missing), tree.level(parts[0].search.top)
     if not len(nodes):
-        return Unplaced(
-            "the cluster has no nodes", need=len(request.missing), level=tree.level(top)
-        )
+        return Unplaced("the cluster has no nodes", need=need, level=level)
     lost = sorted(at for at, node in request.fixed.items() if node not in tree.index)
     if lost:
         return Unplaced(
             f"replica {lost[0]} is to stay on node {request.fixed[lost[0]]}, which is gone",
-            need=len(request.missing),
-            level=tree.level(top),
+            need=need,
+            level=level,
         )
-    suits = eligible(snapshot, request)
-    rooms = capacity(snapshot, request, suits.mask)
+    if request.sizes and not request.fixed:
+        granted = _granted(request, parts[0])
+        if granted != request.replicas:
+            request = request.resized(granted)
+            parts = [replace(parts[0], role=request.roles[0])]
     fixed = {at: tree.index[node] for at, node in request.fixed.items()}
-    search = Search(
-        tree, Scores.of(snapshot, request, rooms), top, group_depth, topology.group_size or 1
-    )
-    found = _with_hints(search, request, rooms, fixed) if request.hint else None
+    found = _with_hints(snapshot, request, parts, fixed) if request.hint else None
     if found is None:
-        found = search.arrange(rooms, sorted(request.missing), fixed)
+        found = _arrange(snapshot, request, parts, request.missing, fixed)
     if found is None:
-        return _shortage(snapshot, request, suits, rooms, search, fixed)
+        return explain_shortage(snapshot, request, parts, fixed)
     used = np.array([*fixed.values(), *found.values()], dtype=np.int64)
     depth = tree.common_depth(used) if len(used) else 0
     domain = int(tree.ids[depth][used[0]]) if len(used) else 0
@@ -86,67 +86,84 @@ def place(snapshot: Snapshot, request: GangRequest) -> Placed | Unplaced:
     )
 
 
+def parts_of(snapshot: Snapshot, request: GangRequest) -> list[Part]:
+    """The roles with ranks that need nodes. Raises ValueError for an unknown level."""
+    parts = []
+    tree = snapshot.nodes.tree
+    if request.topology.preferred:
+        tree.depth(request.topology.preferred)
+    top = tree.depth(request.topology.required) if request.topology.required else 0
+    for first, role in request.spans:
+        above = stages(tree, [(group.size, group.level) for group in role.groups])
+        indexes = range(first, first + role.replicas)
+        if request.missing and not any(at in indexes for at in request.missing):
+            continue
+        suits = eligible(snapshot, role, request.avoid)
+        rooms = capacity(snapshot, role, suits.mask)
+        scores = Scores.of(snapshot, role, rooms)
+        search = Search(tree, scores, top, above, first)
+        parts.append(Part(role, first, suits, rooms, snapshot, search))
+    return parts
+
+
+def _granted(request: GangRequest, part: Part) -> int:
+    """The size at which an elastic gang is to be placed: the largest that fits, or the least."""
+    search = part.search
+    units = search.units(part.rooms, request.missing, {})
+    stage = units.active(search.top)
+    most = int(units.free[stage].at(search.top).max()) * units.stages[stage].size
+    return next((size for size in request.sizes if size <= most), request.sizes[-1])
+
+
+def _arrange(
+    snapshot: Snapshot,
+    request: GangRequest,
+    parts: Sequence[Part],
+    missing: Sequence[int],
+    fixed: Mapping[int, int],
+) -> dict[int, int] | None:
+    """A node for each of the missing indexes, as if the others had those of ``fixed``."""
+    missing = sorted(missing)
+    waiting = [part for part in parts if part.own(missing)] or list(parts[:1])
+    if len(waiting) > 1:
+        together = Together(snapshot, request, waiting, missing, fixed)
+        return together.arrange(waiting[0].search.top)
+    part = waiting[0]
+    return part.search.arrange(part.rooms_in(snapshot, request), missing, fixed)
+
+
 def _with_hints(
-    search: Search, request: GangRequest, rooms: IntArray, fixed: Mapping[int, int]
+    snapshot: Snapshot, request: GangRequest, parts: Sequence[Part], fixed: Mapping[int, int]
 ) -> dict[int, int] | None:
     """A placement that takes the hints that still fit; None if that is impossible or too wide."""
-    left = rooms.copy()
+    left = snapshot
     back: dict[int, int] = {}
-    for at in sorted(request.missing):
-        node = search.tree.index.get(request.hint.get(at, ""))
-        if node is not None and left[node] > 0:
-            back[at] = node
-            left[node] -= 1
-    if not back or search.tears(back, fixed):
+    for part in parts:
+        own: dict[int, int] = {}
+        rooms = part.rooms_in(left, request).copy()
+        for at in part.own(sorted(request.missing)):
+            node = snapshot.nodes.tree.index.get(request.hint.get(at, ""))
+            if node is not None and rooms[node] > 0:
+                own[at] = node
+                rooms[node] -= 1
+        if part.search.tears(own, fixed):
+            return None
+        back |= own
+        left = left.assume(reservations(request, _names(left, own)))
+    if not back:
         return None
-    rest = [at for at in sorted(request.missing) if at not in back]
-    found = search.arrange(left, rest, {**fixed, **back})
+    rest = [at for at in request.missing if at not in back]
+    found = _arrange(left, request, parts, rest, {**fixed, **back})
     if found is None:
         return None
     found |= back
     if not fixed:
-        fresh = search.arrange(rooms, sorted(request.missing), fixed)
+        fresh = _arrange(snapshot, request, parts, request.missing, fixed)
+        search = parts[0].search
         if fresh is not None and search.level_of(fresh) > search.level_of(found):
             return None
     return found
 
 
-def _shortage(
-    snapshot: Snapshot,
-    request: GangRequest,
-    suits: Eligibility,
-    rooms: IntArray,
-    search: Search,
-    fixed: Mapping[int, int],
-) -> Unplaced:
-    """Where the gang comes nearest to fitting, and what is short there."""
-    tree, top = search.tree, search.top
-    held = np.unique(np.array([*fixed.values()], dtype=np.int64))
-    room = Sums(tree, rooms, tree.leaf)
-    need, unit, torn = len(request.missing), "replica", None
-    homes = np.unique(tree.ids[top][held])
-    if len(homes) > 1:
-        torn = (
-            f"the ranks that stay are in {len(homes)} {tree.level(top)}s, "
-            f"but the job requires one {tree.level(top)}"
-        )
-    values = room.at(top)
-    at = int(homes[0]) if len(homes) else int(np.argmax(values))
-    if search.group_depth > top and int(values[at]) >= need:
-        groups = Groups.of(
-            search.group_depth, search.group_size, room, sorted(request.missing), fixed
-        )
-        torn = torn or groups.torn
-        need, unit = len(groups.whole) + len(groups.odd), "group"
-        values = groups.units.at(top)
-        at = int(homes[0]) if len(homes) else int(np.argmax(values))
-    where = Shortage(
-        depth=top,
-        domain=at,
-        need=need,
-        best=int(values[at]),
-        unit=unit,
-        anchored=bool(len(homes)),
-        torn=torn,
-    )
-    return explain(snapshot, request, suits, rooms, where)
+def _names(snapshot: Snapshot, found: Mapping[int, int]) -> dict[int, str]:
+    return {at: snapshot.nodes.tree.names[node] for at, node in found.items()}

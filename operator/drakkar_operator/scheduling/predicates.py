@@ -7,6 +7,7 @@ whatever the pod tolerates: Drakkar moves ranks away from such nodes. Each node 
 counted once, under the first rule that does.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from drakkar_operator.model import Taint
 from drakkar_operator.scheduling.nodes import NodeTable
-from drakkar_operator.scheduling.request import ANY_ADDRESS, GangRequest, Requirement, Term
+from drakkar_operator.scheduling.request import ANY_ADDRESS, Requirement, Role, Term
 from drakkar_operator.scheduling.snapshot import Snapshot, port_key
 from drakkar_operator.scheduling.topology import BoolArray, IntArray
 
@@ -38,14 +39,14 @@ class Eligibility:
     """Nodes ruled out per predicate."""
 
 
-def eligible(snapshot: Snapshot, request: GangRequest) -> Eligibility:
-    """All predicates but NodeResourcesFit."""
+def eligible(snapshot: Snapshot, role: Role, avoid: frozenset[str] = frozenset()) -> Eligibility:
+    """All predicates but NodeResourcesFit; ``avoid`` are nodes that must not be used."""
     nodes = snapshot.nodes
-    known = nodes.remembered(request.node_rules)
-    static = known if isinstance(known, Eligibility) else _by_node_rules(nodes, request)
+    known = nodes.remembered(role.node_rules)
+    static = known if isinstance(known, Eligibility) else _by_node_rules(nodes, role)
     if static is not known:
-        nodes.remember(request.node_rules, static)
-    if not (request.avoid or request.host_ports):
+        nodes.remember(role.node_rules, static)
+    if not (avoid or role.host_ports):
         return static
     mask, excluded = static.mask.copy(), dict(static.excluded)
 
@@ -55,8 +56,8 @@ def eligible(snapshot: Snapshot, request: GangRequest) -> Eligibility:
             mask[at] = False
             excluded[name] = len(at)
 
-    rule_out(AVOIDED, set(request.avoid))
-    for port in request.host_ports:
+    rule_out(AVOIDED, set(avoid))
+    for port in role.host_ports:
         key, address = port_key(port)
         rule_out(
             f"{PORT} {key[1]}",
@@ -69,24 +70,35 @@ def eligible(snapshot: Snapshot, request: GangRequest) -> Eligibility:
     return Eligibility(mask, excluded)
 
 
-def capacity(snapshot: Snapshot, request: GangRequest, mask: BoolArray) -> IntArray:
+def capacity(snapshot: Snapshot, role: Role, mask: BoolArray) -> IntArray:
     """Per node: replicas that fit (NodeResourcesFit), 0 where the mask is false."""
     nodes = snapshot.nodes
     rooms = np.where(mask, snapshot.free[:, nodes.columns["pods"]], 0)
-    for resource, amount in request.requests.items():
+    for resource, amount in role.requests.items():
         if amount <= 0 or resource == "pods":
             continue
         column = nodes.columns.get(resource)
         if column is None:
             return np.zeros(len(nodes), dtype=np.int64)
         np.minimum(rooms, snapshot.free[:, column] // amount, out=rooms)
-    if request.host_ports:
+    if role.host_ports:
         # Two replicas can't have the same port of a node.
         np.minimum(rooms, 1, out=rooms)
     return np.maximum(rooms, 0, out=rooms)
 
 
-def _by_node_rules(nodes: NodeTable, request: GangRequest) -> Eligibility:
+def ports_clash(one: Role, other: Role) -> bool:
+    """Whether replicas of two roles can't share a node since both want a port of it."""
+    for port, theirs in itertools.product(one.host_ports, other.host_ports):
+        (key, address), (other_key, other_address) = port_key(port), port_key(theirs)
+        if key == other_key and (
+            address == other_address or ANY_ADDRESS in (address, other_address)
+        ):
+            return True
+    return False
+
+
+def _by_node_rules(nodes: NodeTable, role: Role) -> Eligibility:
     mask = np.ones(len(nodes), dtype=np.bool_)
     excluded: dict[str, int] = {}
 
@@ -99,24 +111,24 @@ def _by_node_rules(nodes: NodeTable, request: GangRequest) -> Eligibility:
     keep(NOT_READY, nodes.ready)
     keep(CORDONED, ~nodes.unschedulable)
     for code, taints in enumerate(nodes.taint_sets):
-        taint = untolerated(taints, request)
+        taint = untolerated(taints, role)
         if taint is not None:
             keep(f"{TAINT}{show_taint(taint)}", nodes.taint_codes != code)
-    for key, value in sorted(request.node_selector.items()):
+    for key, value in sorted(role.node_selector.items()):
         column = nodes.label(key)
         keep(f"{SELECTOR} {key}={value}", column.where((v == value for v in column.values), False))
-    if request.node_affinity:
+    if role.node_affinity:
         suits = np.zeros(len(nodes), dtype=np.bool_)
-        for term in request.node_affinity:
+        for term in role.node_affinity:
             suits |= _term(nodes, term)
         keep(AFFINITY, suits)
     return Eligibility(mask, excluded)
 
 
-def untolerated(taints: tuple[Taint, ...], request: GangRequest) -> Taint | None:
+def untolerated(taints: tuple[Taint, ...], role: Role) -> Taint | None:
     for taint in taints:
         if taint.effect in ("NoSchedule", "NoExecute") and not any(
-            toleration.tolerates(taint) for toleration in request.tolerations
+            toleration.tolerates(taint) for toleration in role.tolerations
         ):
             return taint
     return None

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from drakkar_operator.scheduling.decision import Placed
 from drakkar_operator.scheduling.nodes import PODS
-from drakkar_operator.scheduling.predicates import capacity, eligible
-from drakkar_operator.scheduling.request import ANY_ADDRESS, GangRequest
+from drakkar_operator.scheduling.placement import parts_of, place
+from drakkar_operator.scheduling.predicates import ports_clash
+from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.search import Search
-from drakkar_operator.scheduling.snapshot import Snapshot, port_key
-from drakkar_operator.scheduling.sums import Scores
+from drakkar_operator.scheduling.snapshot import Snapshot
+from drakkar_operator.scheduling.together import Part
 from drakkar_operator.scheduling.topology import BoolArray, IntArray
 from drakkar_operator.scheduling.workload import Running
 
@@ -48,52 +50,60 @@ class Rows:
 class Rooms:
     """Room per domain of the level that the request requires, for any set of released gangs.
 
-    Raises ValueError if the request names an unknown level, or needs what is nowhere.
+    An elastic request is asked about at its least size. Raises ValueError if the request names an
+    unknown level, or needs what is nowhere.
     """
 
     request: GangRequest
-    search: Search
+    snapshot: Snapshot
+    gangs: Sequence[Running]
+    parts: tuple[Part, ...]
+    """The roles that need nodes."""
     asks: IntArray
-    """What one replica takes of each resource, the pod itself and its ports included."""
+    """roles x resources: what one replica takes, the pod itself and its ports included."""
     free: IntArray
     """nodes x resources."""
     base: IntArray
-    """Replicas per node with no gang released."""
+    """roles x nodes: replicas that fit with no gang released."""
     rows: Rows
 
     @classmethod
     def of(cls, snapshot: Snapshot, request: GangRequest, gangs: Sequence[Running]) -> "Rooms":
         """Gangs are numbered in the order given."""
         nodes = snapshot.nodes
-        tree, topology = nodes.tree, request.topology
-        top = tree.depth(topology.required) if topology.required else 0
-        grouped = topology.group_size and topology.group_level
-        group_depth = tree.depth(topology.group_level) if grouped and topology.group_level else 0
-        named = [r for r, amount in request.requests.items() if amount > 0 and r != PODS]
-        if unknown := [r for r in named if r not in nodes.columns]:
+        if request.sizes and not request.fixed:
+            request = request.resized(request.sizes[-1])
+        wanted = {r for role in request.roles for r, a in role.requests.items() if a > 0} - {PODS}
+        if unknown := sorted(wanted - nodes.columns.keys()):
             raise ValueError(f"no node has {unknown[0]}")
-        if gone := [node for node in request.fixed.values() if node not in tree.index]:
+        if gone := [node for node in request.fixed.values() if node not in nodes.tree.index]:
             raise ValueError(f"node {gone[0]} is gone")
-        if request.host_ports:
+        ported = any(role.host_ports for role in request.roles)
+        freed = snapshot
+        if ported:
             # A port that a gang holds is one more thing that it can give up.
-            snapshot = snapshot.release(rank for gang in gangs for rank in gang.reservations)
-        suits = eligible(snapshot, request).mask
-        columns = [nodes.columns[resource] for resource in (PODS, *named)]
-        asks = np.array([1, *(request.requests[r] for r in named)], dtype=np.int64)
-        free = snapshot.free[:, columns]
-        if request.host_ports:
-            asks = np.append(asks, 1)
-            free = np.append(free, np.ones((len(nodes), 1), dtype=np.int64), axis=1)
-        rows = _rows(snapshot, request, gangs, columns, suits)
-        if request.host_ports:
+            freed = snapshot.release(rank for gang in gangs for rank in gang.reservations)
+        parts = tuple(parts_of(freed, request))
+        columns = [nodes.columns[resource] for resource in (PODS, *sorted(wanted))]
+        asks = np.array([nodes.row(part.role.requests)[columns] for part in parts], dtype=np.int64)
+        free = freed.free[:, columns]
+        if ported:
+            # One more resource per role: its ports, of which a node has one set.
+            own = [bool(part.role.host_ports) for part in parts]
+            asks = np.append(asks, np.diag(own).astype(np.int64), axis=1)
+            free = np.append(free, np.ones((len(nodes), len(parts)), dtype=np.int64), axis=1)
+        rows = _rows(freed, parts, gangs, columns, ported)
+        if ported:
             np.subtract.at(free, rows.node, rows.amounts)
-        base = capacity(snapshot, request, suits)
-        search = Search(
-            tree, Scores.of(snapshot, request, base), top, group_depth, topology.group_size or 1
-        )
-        rooms = cls(request, search, asks, free, base, rows)
-        base[rows.touched] = rooms._capacity(free[rows.touched])
+        base = np.array([part.rooms for part in parts])
+        rooms = cls(request, snapshot, gangs, parts, asks, free, base, rows)
+        base[:, rows.touched] = rooms._capacity(free[rows.touched], rows.touched)
         return rooms
+
+    @property
+    def search(self) -> Search:
+        """The search of the first role: tree and required depth are the same for all."""
+        return self.parts[0].search
 
     def within(self, domain: int) -> "Rooms":
         """The same for one domain alone, at less cost."""
@@ -101,15 +111,13 @@ class Rooms:
         inside = (self.rows.node >= nodes.start) & (self.rows.node < nodes.stop)
         rows = Rows.of(self.rows.gang[inside], self.rows.node[inside], self.rows.amounts[inside])
         base = np.zeros_like(self.base)
-        base[nodes] = self.base[nodes]
+        base[:, nodes] = self.base[:, nodes]
         return replace(self, base=base, rows=rows)
 
     @property
     def exact(self) -> bool:
-        """Whether enough room for whole groups is enough: no rank in place, no group of odd size."""
-        grouped = self.search.group_depth > self.search.top
-        odd = len(self.request.missing) % self.search.group_size
-        return not (grouped and (self.request.fixed or odd))
+        """Whether room for whole groups of each role is enough: one role, no group in part."""
+        return len(self.parts) == 1 and not (self.search.above and self.request.fixed)
 
     @property
     def homes(self) -> BoolArray:
@@ -123,14 +131,15 @@ class Rooms:
 
     def enough(self, rows: BoolArray) -> BoolArray:
         """Per domain: whether it has room once these rows are released. Necessary, and ``exact``."""
-        search = self.search
-        tree, depth, size = search.tree, search.tree.leaf, 1
-        values = self.rooms(rows)
-        if self.exact and search.group_depth > search.top:
-            depth, size = search.group_depth, search.group_size
-            values = tree.roll_up(values, tree.leaf, depth) // size
-        units = tree.roll_up(values, depth, search.top)
-        enough: BoolArray = (units * size >= len(self.request.missing)) & self.homes
+        enough = self.homes
+        for part, rooms in zip(self.parts, self.rooms(rows), strict=True):
+            tree, top = part.search.tree, part.search.top
+            depth, size, values = tree.leaf, 1, rooms
+            for stage in () if self.request.fixed else part.search.above:
+                values = tree.roll_up(values, depth, stage.depth) // (stage.size // size)
+                depth, size = stage.depth, stage.size
+            need = len(part.own(self.request.missing))
+            enough &= tree.roll_up(values, depth, top) * size >= need
         return enough
 
     def fits(self, gangs: BoolArray) -> bool:
@@ -140,71 +149,74 @@ class Rooms:
             return False
         if self.exact:
             return True
+        if len(self.parts) > 1:
+            chosen = (self.gangs[at] for at in np.flatnonzero(gangs).tolist())
+            freed = self.snapshot.release(rank for gang in chosen for rank in gang.reservations)
+            return isinstance(place(freed, self.request), Placed)
         index = self.search.tree.index
         found = self.search.arrange(
-            self.rooms(rows),
+            self.rooms(rows)[0],
             sorted(self.request.missing),
             {at: index[node] for at, node in self.request.fixed.items()},
         )
         return found is not None
 
     def rooms(self, rows: BoolArray) -> IntArray:
-        """Replicas that fit per node once these rows are released."""
+        """roles x nodes: replicas that fit, each role by itself, once these rows are released."""
         held, rooms = self.rows, self.base.copy()
         if len(held.first):
             freed = np.add.reduceat(held.amounts * rows[:, None], held.first)
-            rooms[held.touched] = self._capacity(self.free[held.touched] + freed)
+            rooms[:, held.touched] = self._capacity(self.free[held.touched] + freed, held.touched)
         return rooms
 
     def share(self, gangs: int) -> FloatArray:
         """Per gang: about how many replicas its room holds; several may be needed for one."""
-        each = (self.rows.amounts / self.asks).min(axis=1)
+        total = self.asks.max(axis=0)
+        asked = total > 0
+        each = (self.rows.amounts[:, asked] / total[asked]).min(axis=1)
         shares: FloatArray = np.bincount(self.rows.gang, each, minlength=gangs).astype(np.float64)
         return shares
 
-    def _capacity(self, free: IntArray) -> IntArray:
-        rooms = (free // self.asks).min(axis=1)
-        if self.request.host_ports:
-            np.minimum(rooms, 1, out=rooms)
-        capped: IntArray = np.maximum(rooms, 0)
-        return capped
+    def _capacity(self, free: IntArray, nodes: IntArray) -> IntArray:
+        """roles x these nodes."""
+        found = []
+        for part, asks in zip(self.parts, self.asks, strict=True):
+            asked = asks > 0
+            rooms = (free[:, asked] // asks[asked]).min(axis=1)
+            if part.role.host_ports:
+                np.minimum(rooms, 1, out=rooms)
+            found.append(np.where(part.suits.mask[nodes], np.maximum(rooms, 0), 0))
+        return np.array(found, dtype=np.int64)
 
 
 def _rows(
     snapshot: Snapshot,
-    request: GangRequest,
+    parts: Sequence[Part],
     gangs: Sequence[Running],
     columns: Sequence[int],
-    suits: BoolArray,
+    ported: bool,
 ) -> Rows:
     """Where the gangs hold what."""
     nodes = snapshot.nodes
+    suits = np.logical_or.reduce([part.suits.mask for part in parts])
     who: list[int] = []
     where: list[int] = []
-    counts: list[int] = []
-    amounts = np.zeros((len(gangs), len(columns) + bool(request.host_ports)), dtype=np.int64)
+    held: list[IntArray] = []
     for at, gang in enumerate(gangs):
-        amounts[at, : len(columns)] = nodes.row(gang.request.requests)[columns]
-        if request.host_ports:
-            amounts[at, -1] = clash(gang.request, request)
-        for name, count in Counter(gang.request.fixed.values()).items():
-            node = nodes.tree.index.get(name)
-            if node is not None and suits[node]:
-                who.append(at)
-                where.append(node)
-                counts.append(count)
+        for first, role in gang.request.spans:
+            amounts = nodes.row(role.requests)[columns]
+            if ported:
+                amounts = np.append(amounts, [ports_clash(role, part.role) for part in parts])
+            own = range(first, first + role.replicas)
+            names = (gang.request.fixed[rank] for rank in own if rank in gang.request.fixed)
+            for name, count in Counter(names).items():
+                node = nodes.tree.index.get(name)
+                if node is not None and suits[node]:
+                    who.append(at)
+                    where.append(node)
+                    held.append(amounts * count)
     order = np.argsort(np.array(where, dtype=np.int64), kind="stable")
     gang_of = np.array(who, dtype=np.int64)[order]
-    held = amounts[gang_of] * np.array(counts, dtype=np.int64)[order][:, None]
-    return Rows.of(gang_of, np.array(where, dtype=np.int64)[order], held)
-
-
-def clash(one: GangRequest, other: GangRequest) -> bool:
-    """Whether ranks of the two can't share a node because of their ports."""
-    for mine in one.host_ports:
-        key, address = port_key(mine)
-        for theirs in other.host_ports:
-            same, at = port_key(theirs)
-            if key == same and (address == at or ANY_ADDRESS in (address, at)):
-                return True
-    return False
+    width = len(columns) + (len(parts) if ported else 0)
+    amounts = np.array(held, dtype=np.int64).reshape(len(held), width)[order]
+    return Rows.of(gang_of, np.array(where, dtype=np.int64)[order], amounts)

@@ -52,18 +52,31 @@ def _parts(request: GangRequest) -> Iterator[tuple[int, ...]]:
     """Ranks that might move together, the fewest first."""
     yield request.missing
     everyone = tuple(sorted({*request.missing, *request.fixed}))
-    size = request.topology.group_size
-    if size:
-        torn = {at // size for at in request.missing}
-        part = tuple(at for at in everyone if at // size in torn)
-        if len(part) < len(everyone):
+    parts = {len(request.missing), len(everyone)}
+    for level in range(max(len(role.groups) for role in request.roles)):
+        part = tuple(
+            sorted({at for lost in request.missing for at in _group(request, lost, level)})
+        )
+        if len(part) not in parts:
+            parts.add(len(part))
             yield part
     yield everyone
 
 
+def _group(request: GangRequest, rank: int, level: int) -> range:
+    """The ranks of the group that a rank is in; itself, if its role has no groups."""
+    for first, role in request.spans:
+        if first <= rank < first + role.replicas and role.groups:
+            size = role.groups[min(level, len(role.groups) - 1)].size
+            start = rank - (rank - first) % size
+            return range(start, start + size)
+    return range(rank, rank + 1)
+
+
 def _rooms(request: GangRequest, spares: Sequence[str]) -> list[Reservation]:
     """What the spares hold."""
+    role = request.roles[-1]
     return [
-        Reservation(request.key, request.replicas + at, node, request.requests, request.host_ports)
+        Reservation(request.key, request.replicas + at, node, role.requests, role.host_ports)
         for at, node in enumerate(spares)
     ]

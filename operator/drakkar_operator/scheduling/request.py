@@ -1,10 +1,11 @@
-"""What a gang asks for: GangRequest and the parts of a pod spec that choose nodes."""
+"""What a gang asks for: GangRequest with its roles, and what of a pod spec chooses nodes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
-from drakkar.v1alpha1.trainingjob import TopologyRequest
+from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
 from drakkar_operator.model import Amounts, Taint
 
 Key = tuple[str, str]
@@ -59,46 +60,149 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class GangRequest:
-    """Identical replicas that run together or not at all.
+class Role:
+    """Identical replicas of a gang: what each takes, and where it may run."""
 
-    Raises ValueError if an index is out of range or both missing and fixed.
+    replicas: int
+    requests: Amounts
+    """What one replica requests; the pod itself ("pods": 1) is added by the snapshot."""
+    name: str = ""
+    """Empty where the gang has one role only."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_affinity: tuple[Term, ...] = ()
+    """Required terms, one of which must match; none: no rule."""
+    tolerations: tuple[Toleration, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
+    groups: tuple[RankGroup, ...] = ()
+    """Consecutive replicas of the role that share a domain, smallest group first. Each size divides
+    the next, and the largest the role's replicas."""
+    reserve: bool = False
+    """Spares: room that is kept for lost replicas."""
+
+    @property
+    def node_rules(self) -> tuple[object, ...]:
+        """Equal for roles that the same nodes suit, whatever is free on them."""
+        return frozenset(self.node_selector.items()), self.node_affinity, self.tolerations
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for roles that fit in the same snapshots: all but the name."""
+        return (
+            self.replicas,
+            frozenset((r, a) for r, a in self.requests.items() if a > 0),
+            self.node_rules,
+            self.host_ports,
+            tuple((group.size, group.level) for group in self.groups),
+        )
+
+    def spare(self, count: int) -> "Role":
+        """So many further replicas that may take the place of lost ones, in no group."""
+        return replace(self, replicas=count, name="spares", groups=(), reserve=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GangRequest:
+    """Replicas that run together or not at all, numbered in order of their roles.
+
+    Raises ValueError if an index is out of range, both missing and fixed, or, where
+    others are missing, neither; if groups do not divide a role; if an elastic gang has several roles.
     """
 
     key: Key
-    replicas: int
-    """The whole gang, ranks that stay included."""
-    requests: Amounts
-    """What one replica requests; the pod itself ("pods": 1) is added by the snapshot."""
+    roles: tuple[Role, ...]
     missing: tuple[int, ...] = ()
     """Indexes that need a node."""
     fixed: Mapping[int, str] = field(default_factory=dict)
     """Node of each index that stays where it is."""
     hint: Mapping[int, str] = field(default_factory=dict)
     """Node where a missing index ran before: taken again if it still fits."""
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    node_affinity: tuple[Term, ...] = ()
-    """Required terms, one of which must match; none: no rule."""
-    tolerations: tuple[Toleration, ...] = ()
-    host_ports: tuple[HostPort, ...] = ()
     topology: TopologyRequest = field(default_factory=TopologyRequest)
+    """Levels for the whole gang; groups count in the roles only."""
     avoid: frozenset[str] = frozenset()
     """Nodes that must not be used: they failed or refused the gang lately."""
+    sizes: tuple[int, ...] = ()
+    """Of an elastic gang: the numbers of replicas that it may have, the largest (``replicas``)
+    first. Only of gangs with one role and no rank in place; its groups divide each."""
 
     def __post_init__(self) -> None:
         where = f"gang {self.key[0]}/{self.key[1]}"
         for at in (*self.missing, *self.fixed):
             if not 0 <= at < self.replicas:
                 raise ValueError(f"{where}: index {at} is outside 0..{self.replicas - 1}")
-        if len(set(self.missing)) != len(self.missing):
+        known = set(self.missing)
+        if len(known) != len(self.missing):
             raise ValueError(f"{where}: missing names an index twice: {self.missing}")
         if both := [at for at in self.missing if at in self.fixed]:
             raise ValueError(f"{where}: indexes {both} are both missing and fixed")
+        if known and len(known) + len(self.fixed) != self.replicas:
+            rest = sorted(set(range(self.replicas)) - known - set(self.fixed))
+            raise ValueError(f"{where}: indexes {rest[:8]} are neither missing nor fixed")
+        if self.sizes and len(self.roles) > 1:
+            raise ValueError(f"{where}: an elastic gang has one role, not {len(self.roles)}")
+        for role in self.roles:
+            sizes = [*(group.size for group in role.groups), role.replicas]
+            for inner, outer in pairwise(sizes):
+                if outer % inner:
+                    raise ValueError(
+                        f"{where}: groups of {inner} replicas do not divide {outer} evenly"
+                    )
+
+    @classmethod
+    def uniform(
+        cls,
+        key: Key,
+        replicas: int,
+        requests: Amounts,
+        *,
+        missing: Iterable[int] | None = None,
+        fixed: Mapping[int, str] | None = None,
+        hint: Mapping[int, str] | None = None,
+        topology: TopologyRequest | None = None,
+        avoid: frozenset[str] = frozenset(),
+        sizes: tuple[int, ...] = (),
+        **rules: Any,
+    ) -> "GangRequest":
+        """A gang of one role, with the groups of ``topology``. All but ``fixed`` is missing.
+
+        ``rules`` are the further fields of Role.
+        """
+        topology = topology or TopologyRequest()
+        fixed = fixed or {}
+        if missing is None:
+            missing = (at for at in range(replicas) if at not in fixed)
+        role = Role(replicas, requests, groups=tuple(topology.groups), **rules)
+        return cls(key, (role,), tuple(missing), fixed, hint or {}, topology, avoid, sizes)
 
     @classmethod
     def fresh(cls, key: Key, replicas: int, requests: Amounts, **rest: Any) -> "GangRequest":
-        """A gang none of whose ranks has a node."""
-        return cls(key, replicas, requests, missing=tuple(range(replicas)), **rest)
+        """A gang of one role none of whose ranks has a node."""
+        return cls.uniform(key, replicas, requests, **rest)
+
+    @property
+    def replicas(self) -> int:
+        """The whole gang, ranks that stay included."""
+        return sum(role.replicas for role in self.roles)
+
+    @property
+    def ranks(self) -> int:
+        """The gang without its spares."""
+        return sum(role.replicas for role in self.roles if not role.reserve)
+
+    @property
+    def spans(self) -> list[tuple[int, Role]]:
+        """(first index, role) in order."""
+        first, spans = 0, []
+        for role in self.roles:
+            spans.append((first, role))
+            first += role.replicas
+        return spans
+
+    def role_of(self, replica: int) -> Role:
+        """The role of an index. Raises IndexError if there is no such replica."""
+        for first, role in self.spans:
+            if first <= replica < first + role.replicas:
+                return role
+        raise IndexError(f"gang {self.key[0]}/{self.key[1]} has no replica {replica}")
 
     @property
     def repair(self) -> bool:
@@ -107,36 +211,45 @@ class GangRequest:
 
     @property
     def total(self) -> dict[str, int]:
-        """What the whole gang requests."""
-        return {resource: amount * self.replicas for resource, amount in self.requests.items()}
+        """What the whole gang requests, pods not included."""
+        total: dict[str, int] = {}
+        for role in self.roles:
+            for resource, amount in role.requests.items():
+                total[resource] = total.get(resource, 0) + amount * role.replicas
+        return total
+
+    @property
+    def devices(self) -> int:
+        """Accelerators that the gang asks for; its replicas, if it asks for none."""
+        asked = sum(amount for resource, amount in self.total.items() if "/" in resource)
+        return asked or self.replicas
 
     @property
     def shape(self) -> tuple[object, ...]:
         """Equal for requests that fit in the same snapshots: all but the key and the hints."""
         return (
-            self.replicas,
+            tuple(role.shape for role in self.roles),
             self.missing,
             frozenset(self.fixed.items()),
-            frozenset((r, a) for r, a in self.requests.items() if a > 0),
-            self.node_rules,
-            self.host_ports,
-            (
-                self.topology.required,
-                self.topology.preferred,
-                self.topology.group_size,
-                self.topology.group_level,
-            ),
+            self.topology.required,
+            self.topology.preferred,
             self.avoid,
+            self.sizes,
         )
 
-    @property
-    def node_rules(self) -> tuple[object, ...]:
-        """Equal for requests that the same nodes suit, whatever is free on them."""
-        return frozenset(self.node_selector.items()), self.node_affinity, self.tolerations
+    def resized(self, replicas: int) -> "GangRequest":
+        """An elastic gang without ranks in place, with at most this many replicas."""
+        return replace(
+            self,
+            roles=(replace(self.roles[0], replicas=replicas),),
+            missing=tuple(range(replicas)),
+            sizes=tuple(size for size in self.sizes if size <= replicas),
+            hint={at: node for at, node in self.hint.items() if at < replicas},
+        )
 
 
 def rules_of_pod(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of GangRequest that a pod spec (as JSON) decides, all but ``requests``."""
+    """The arguments of Role that a pod spec (as JSON) decides, all but ``requests``."""
     affinity = spec.get("affinity") or {}
     required = (affinity.get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"

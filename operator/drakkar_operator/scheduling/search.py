@@ -4,23 +4,49 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from drakkar_operator.scheduling.groups import Groups
+from drakkar_operator.scheduling.groups import Stage, Units
 from drakkar_operator.scheduling.packing import fewest
 from drakkar_operator.scheduling.sums import Scores, Sums
 from drakkar_operator.scheduling.topology import BoolArray, IntArray, Tree
 
 
 class Search:
-    """Placement of a number of replicas on the tree, below one required depth."""
+    """Placement of the replicas of one role on the tree, below one required depth."""
 
     def __init__(
-        self, tree: Tree, scores: Scores, top: int, group_depth: int, group_size: int
+        self, tree: Tree, scores: Scores, top: int, above: Sequence[Stage], first: int = 0
     ) -> None:
+        """``above``: the stages of rank groups; ``first``: the role's first index."""
         self.tree = tree
         self.scores = scores
         self.top = top
-        self.group_depth = group_depth
-        self.group_size = group_size
+        # All ranks share a domain of the top depth anyway.
+        self.above = tuple(stage for stage in above if stage.depth > top)
+        self.first = first
+
+    def units(self, rooms: IntArray, missing: Sequence[int], fixed: Mapping[int, int]) -> Units:
+        """What needs places and what each domain has for it; ``fixed`` are ranks of this role."""
+        return Units(self.tree, rooms, self.above, self.first, missing, fixed)
+
+    def arrange(
+        self, rooms: IntArray, missing: Sequence[int], fixed: Mapping[int, int]
+    ) -> dict[int, int] | None:
+        """A node for each missing index (ascending), given the room per node and ranks in place."""
+        held = np.unique(np.array([*fixed.values()], dtype=np.int64))
+        lowest = self.tree.common_depth(held) if len(held) else self.tree.leaf
+        if not missing:
+            return {} if lowest >= self.top else None
+        units = self.units(rooms, missing, fixed)
+        for depth in range(lowest, self.top - 1, -1):
+            stage = units.active(depth)
+            if units.torn(stage) is not None:
+                continue
+            need = len(units.homeless[stage])
+            fits = units.free[stage].at(depth) >= need
+            domain = self.domain(units.free[stage], depth, fits, need, held)
+            if domain is not None:
+                return self.fill(units, depth, domain, held)
+        return None
 
     def level_of(self, found: Mapping[int, int]) -> int:
         """Depth of the tightest domain that holds these ranks (index -> node)."""
@@ -28,82 +54,57 @@ class Search:
 
     def tears(self, back: Mapping[int, int], fixed: Mapping[int, int]) -> bool:
         """Whether with these ranks on these nodes a group would be in two domains."""
-        ids = self.tree.ids[self.group_depth]
-        homes: dict[int, set[int]] = {}
-        for at, node in (*fixed.items(), *back.items()):
-            homes.setdefault(at // self.group_size, set()).add(int(ids[node]))
-        return any(len(homes[at // self.group_size]) > 1 for at in back)
+        for stage in self.above:
+            ids = self.tree.ids[stage.depth]
+            homes: dict[int, set[int]] = {}
+            for at, node in (*fixed.items(), *back.items()):
+                homes.setdefault((at - self.first) // stage.size, set()).add(int(ids[node]))
+            if any(len(homes[(at - self.first) // stage.size]) > 1 for at in back):
+                return True
+        return False
 
-    def arrange(
-        self, rooms: IntArray, missing: Sequence[int], fixed: Mapping[int, int]
-    ) -> dict[int, int] | None:
-        """A node for each missing index (ascending), given the room per node and ranks in place."""
-        tree = self.tree
-        held = np.unique(np.array([*fixed.values()], dtype=np.int64))
-        lowest = tree.common_depth(held) if len(held) else tree.leaf
-        if not missing:
-            return {} if lowest >= self.top else None
-        room = Sums(tree, rooms, tree.leaf)
-        groups = None
-        if self.group_depth > self.top:
-            groups = Groups.of(self.group_depth, self.group_size, room, missing, fixed)
-        for depth in range(lowest, self.top - 1, -1):
-            if groups is None or depth >= self.group_depth:
-                found = self._together(room, depth, missing, held)
-            else:
-                found = self._by_groups(room, depth, groups, held)
-            if found is not None:
-                return found
-        return None
+    def fill(self, units: Units, depth: int, domain: int, held: IntArray) -> dict[int, int]:
+        """A node for each missing index, all in one domain of this depth that has the room.
 
-    def _together(
-        self, room: Sums, depth: int, missing: Sequence[int], held: IntArray
-    ) -> dict[int, int] | None:
-        """All missing ranks in one domain of this depth."""
-        need = len(missing)
-        fits = room.at(depth) >= need
-        domain = self._domain(room, depth, fits, need, held)
-        if domain is None:
-            return None
-        counts = self._fill(room, depth, domain, need, held)
-        slots = np.repeat(np.arange(len(counts)), counts)
-        return dict(zip(missing, slots.tolist(), strict=True))
+        Groups go to the domains of their stage first, from the largest groups to the replicas;
+        consecutive ones share a domain or are neighbours. ``held`` are nodes in use: places near to
+        them come first.
+        """
+        stage = units.active(depth)
+        at = {domain: units.homeless[stage]}
+        at = self._spread_out(units.free[stage], depth, at, held)
+        for outer in range(stage, 0, -1):
+            for each in units.forced[outer]:
+                at.setdefault(each, [])
+            inner = {each: units.inside(outer, each, at[each]) for each in sorted(at)}
+            at = self._spread_out(units.free[outer - 1], units.stages[outer].depth, inner, held)
+        return {index: node for node, indexes in at.items() for index in indexes}
 
-    def _by_groups(
-        self, room: Sums, depth: int, groups: Groups, held: IntArray
-    ) -> dict[int, int] | None:
-        """Every group in one domain of the group depth, all of them in one of this depth."""
-        tree, at = self.tree, self.group_depth
-        if groups.torn is not None:
-            return None
-        units = groups.units
-        fits = groups.fits(depth)
-        while (domain := self._domain(units, depth, fits, len(groups.whole), held)) is not None:
-            counts = self._fill(units, depth, domain, len(groups.whole), tree.ids[at][held])
-            members = groups.assign(depth, domain, counts, held)
-            if members is not None:
-                return self._within(room, members, held)
-            fits[domain] = False
-        return None
-
-    def _within(
-        self, room: Sums, members: Mapping[int, list[int]], held: IntArray
-    ) -> dict[int, int]:
-        """Nodes for the ranks that each domain of the group depth got."""
-        tree, depth = self.tree, self.group_depth
-        found: dict[int, int] = {}
-        for domain, indexes in members.items():
-            if depth == tree.leaf:
-                found |= dict.fromkeys(indexes, domain)
+    def _spread_out(
+        self, room: Sums, depth: int, units: Mapping[int, list[int]], held: IntArray
+    ) -> dict[int, list[int]]:
+        """Units that each domain of the room's base gets, given those of domains of ``depth``."""
+        tree, base = self.tree, room.base
+        if depth == base:
+            return {domain: own for domain, own in units.items() if own}
+        found: dict[int, list[int]] = {}
+        for domain, own in units.items():
+            if not own:
                 continue
             nodes = tree.nodes_of(depth, domain)
             near = held[(held >= nodes.start) & (held < nodes.stop)]
-            counts = self._fill(room, depth, domain, len(indexes), near)[nodes]
-            slots = nodes.start + np.repeat(np.arange(len(counts)), counts)
-            found |= dict(zip(indexes, slots.tolist(), strict=True))
+            inside = tree.inside(depth, domain, base)
+            counts = self._fill(room, depth, domain, len(own), np.unique(tree.ids[base][near]))
+            part = counts[inside]
+            used = np.flatnonzero(part)
+            ends = np.cumsum(part[used]).tolist()
+            begin = 0
+            for at, end in zip((used + inside.start).tolist(), ends, strict=True):
+                found[at] = own[begin:end]
+                begin = end
         return found
 
-    def _domain(
+    def domain(
         self,
         room: Sums,
         depth: int,

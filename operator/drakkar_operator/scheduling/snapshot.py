@@ -108,7 +108,5 @@ class Snapshot:
 def _rooms(
     taken: Placed | Iterable[Reservation],
 ) -> Iterable[tuple[str, Amounts, tuple[HostPort, ...]]]:
-    if isinstance(taken, Placed):
-        request = taken.request
-        return [(node, request.requests, request.host_ports) for node in taken.nodes.values()]
-    return [(rank.node, rank.requests, rank.host_ports) for rank in taken]
+    ranks = taken.reservations if isinstance(taken, Placed) else taken
+    return [(rank.node, rank.requests, rank.host_ports) for rank in ranks]

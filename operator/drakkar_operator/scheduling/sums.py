@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drakkar_operator.scheduling.nodes import NodeTable
-from drakkar_operator.scheduling.request import GangRequest
+from drakkar_operator.scheduling.request import Role
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.topology import IntArray, Tree
 
@@ -82,29 +82,29 @@ class Scores:
     """Free amount of the resource that the request takes the largest share of."""
 
     @classmethod
-    def of(cls, snapshot: Snapshot, request: GangRequest, rooms: IntArray) -> "Scores":
+    def of(cls, snapshot: Snapshot, role: Role, rooms: IntArray) -> "Scores":
         nodes = snapshot.nodes
         open_ = rooms > 0
         others = [
             column
             for resource, column in nodes.columns.items()
-            if "/" in resource and not request.requests.get(resource)
+            if "/" in resource and not role.requests.get(resource)
         ]
         stranded = np.zeros(len(nodes), dtype=np.int64)
         for column in others:
             stranded += np.where(open_, np.maximum(snapshot.free[:, column], 0), 0)
-        main = nodes.columns[_main_resource(nodes, request)]
+        main = nodes.columns[_main_resource(nodes, role)]
         free = np.where(open_, snapshot.free[:, main], 0)
         leaf = nodes.tree.leaf
         return cls(Sums(nodes.tree, stranded, leaf), Sums(nodes.tree, free, leaf))
 
 
-def _main_resource(nodes: NodeTable, request: GangRequest) -> str:
-    """The scarcest resource of the request: a device if it asks for one."""
+def _main_resource(nodes: NodeTable, role: Role) -> str:
+    """The scarcest resource of a role: a device if it asks for one."""
 
     def share(resource: str) -> tuple[bool, float, str]:
         total = int(nodes.allocatable[:, nodes.columns[resource]].sum())
-        return "/" in resource, request.requests[resource] / max(total, 1), resource
+        return "/" in resource, role.requests[resource] / max(total, 1), resource
 
-    asked = [r for r, amount in request.requests.items() if amount > 0 and r in nodes.columns]
+    asked = [r for r, amount in role.requests.items() if amount > 0 and r in nodes.columns]
     return max(asked, key=share, default="pods")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from drakkar_operator.scheduling.decision import Reservation
+from drakkar_operator.scheduling.decision import Reservation, reservations
 from drakkar_operator.scheduling.request import GangRequest, Key
 
 
@@ -55,14 +55,9 @@ class Running:
     @property
     def reservations(self) -> tuple[Reservation, ...]:
         """The room that its ranks hold."""
-        request = self.request
-        return tuple(
-            Reservation(self.key, at, node, request.requests, request.host_ports)
-            for at, node in request.fixed.items()
-        )
+        return reservations(self.request, self.request.fixed)
 
     @property
     def devices(self) -> int:
         """Accelerators that it holds; its replicas, if it has none."""
-        each = sum(amount for name, amount in self.request.requests.items() if "/" in name)
-        return max(each, 1) * len(self.request.fixed)
+        return self.request.devices

@@ -79,7 +79,7 @@ def test_a_gang_that_was_about_to_finish_is_complete_though_it_was_evicted() -> 
 
 
 def test_a_moved_gang_holds_its_new_place_at_once_and_only_the_moved_ranks_leave() -> None:
-    request = gang_request(trains(), (0, 1, 2))
+    request = gang_request(trains())
     to = Placed(request, {0: "a", 1: "d", 2: "c"}, "cluster", "cluster")
     moved = evicted(trains(), eviction("Moved", to), NOW)
     assert moved.status.placement == Placement(
@@ -103,7 +103,7 @@ def test_a_victim_whose_node_is_lost_while_it_leaves_is_deleted_by_force() -> No
 
 
 def test_what_leaves_is_known_by_its_pods() -> None:
-    request = gang_request(trains(), (0,))
+    request = gang_request(trains())
     assert leaving_gang(trains(), request, gang()) is None
     out = after(trains(), evicted(trains(), eviction(), NOW))
     going: list[PodView] = [pod(0), replace(pod(1), phase="Failed"), pod(2)]
@@ -123,7 +123,7 @@ def test_what_leaves_is_known_by_its_pods() -> None:
 
 def test_since_when_a_gang_holds_its_place_and_what_it_has_saved() -> None:
     view = trains()
-    request = gang_request(view, (0,))
+    request = gang_request(view)
     assert running_gang(view, request, 0, NOW).placed == NOW - 600
     saved = CheckpointRecord(step=5, path="x", time=datetime.fromtimestamp(NOW - 30, UTC))
     view = replace(view, status=view.status.model_copy(update={"checkpoints": [saved]}))

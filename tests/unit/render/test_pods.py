@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from drakkar.protocol import GANG_ENV, GangConfig
+from drakkar.v1alpha1 import TrainingJobStatus
+from drakkar.v1alpha1.trainingjob import Placement
 from drakkar_operator.render.pods import training_pod
 from drakkar_operator.render.resources import pod_requests
 from drakkar_operator.render.services import headless
@@ -163,3 +165,35 @@ def test_requests_are_counted_as_kube_scheduler_does(spec: dict[str, Any], cpu: 
 def test_gang_config_is_plain_json() -> None:
     value = environment(training_pod(job(), 0, "a", SETTINGS))[GANG_ENV]
     assert json.loads(value)["processesPerReplica"] == 1
+
+
+def test_each_role_has_its_own_pods() -> None:
+    view = job(
+        replicas=3,
+        roles=[
+            {"name": "head", "replicas": 1, "resources": {"requests": {"cpu": 4}}},
+            {
+                "name": "worker",
+                "replicas": 2,
+                "accelerators": {"resource": "nvidia.com/gpu", "count": 8},
+                "template": {"spec": {"nodeSelector": {"pool": "gpu"}}},
+            },
+        ],
+    )
+    head, worker = training_pod(view, 0, "a", SETTINGS), training_pod(view, 2, "b", SETTINGS)
+    assert environment(head)["DRAKKAR_ROLE"] == "head"
+    assert trainer(head)["resources"]["requests"] == {"cpu": 4, "memory": "1Gi"}
+    assert "nodeSelector" not in head["spec"]
+    assert worker["metadata"]["labels"]["drakkar.dev/role"] == "worker"
+    assert environment(worker)["DRAKKAR_ROLE"] == "worker"
+    assert trainer(worker)["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert worker["spec"]["nodeSelector"] == {"pool": "gpu"}
+    assert "DRAKKAR_ROLE" not in environment(training_pod(job(), 0, "a", SETTINGS))
+
+
+def test_an_elastic_gang_is_told_the_size_that_it_was_given() -> None:
+    status = TrainingJobStatus(placement=Placement(level="rack", domain="r", nodes=["a", "b"]))
+    view = job(status, replicas=None, elastic={"min": 1, "max": 4}, runtime="plain", recipe=None)
+    found = environment(training_pod(view, 1, "b", SETTINGS))
+    assert found["WORLD_SIZE"] == "2"
+    assert GangConfig.model_validate_json(found[GANG_ENV]).world_size == 2

@@ -13,7 +13,6 @@ from drakkar_operator.scheduling.defrag import (
     UNKNOWN_SECONDS,
     Defragmentation,
     defragment,
-    devices,
     expected_wait,
     movable,
 )
@@ -192,4 +191,4 @@ def test_the_waiting_and_the_moved_fit_together(seed: int) -> None:
     assert defragment(snap, waits(request), gangs[::-1], NOW) == way
     if way is not None:
         judge(snap, gangs, request, way)
-        assert way.gain == expected_wait(snap, request, gangs, NOW) * devices(request)
+        assert way.gain == expected_wait(snap, request, gangs, NOW) * request.devices

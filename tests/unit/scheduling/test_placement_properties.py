@@ -4,6 +4,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -88,12 +89,11 @@ def requests(draw: st.DrawFn, names: list[str], most: int = 4) -> GangRequest:
     indexes = draw(st.permutations(range(replicas)))[:stay]
     fixed = {at: draw(st.sampled_from(names)) for at in sorted(indexes)}
     level = st.sampled_from([None, None, "zone", "block", "rack", "host"])
-    topology: dict[str, Any] = {"required": draw(level), "preferred": draw(level)}
-    if draw(st.booleans()):
-        topology |= {
-            "group_size": draw(st.integers(2, 3)),
-            "group_level": draw(st.sampled_from(["block", "rack", "host"])),
-        }
+    topology = {
+        "required": draw(level),
+        "preferred": draw(level),
+        "groups": draw(rank_groups(replicas)),
+    }
     rest: dict[str, Any] = {
         "tolerations": draw(st.sampled_from([(), (Toleration(operator="Exists"),)])),
         "host_ports": draw(st.sampled_from([(), (), (), (("", "TCP", 80),)])),
@@ -101,6 +101,17 @@ def requests(draw: st.DrawFn, names: list[str], most: int = 4) -> GangRequest:
         "fixed": fixed,
     }
     return gang(replicas, draw(st.integers(1, 2)), topology, **rest)
+
+
+@st.composite
+def rank_groups(draw: st.DrawFn, replicas: int) -> list[dict[str, Any]]:
+    """Nested groups, up to two levels of them, that divide the replicas."""
+    sizes = [n for n in range(2, replicas + 1) if replicas % n == 0]
+    chosen = sorted(draw(st.sets(st.sampled_from(sizes), max_size=2))) if sizes else []
+    if len(chosen) == 2 and chosen[1] % chosen[0]:
+        chosen = chosen[1:]
+    levels = st.sampled_from(["block", "rack", "host"])
+    return [{"size": size, "level": draw(levels)} for size in chosen]
 
 
 @st.composite
@@ -118,7 +129,7 @@ def used(request: GangRequest, where: Mapping[int, str]) -> list[str]:
 def port_free(snap: Snapshot, request: GangRequest, where: Mapping[int, str]) -> bool:
     """The judge of ports, apart since it needs the snapshot's own table."""
     busy = {node for places in snap.ports.values() for node, _ in places}
-    return not request.host_ports or not busy & set(where.values())
+    return not busy & {node for at, node in where.items() if request.role_of(at).host_ports}
 
 
 @settings(max_examples=400, deadline=None)
@@ -152,9 +163,9 @@ def test_without_ranks_in_place_the_first_finer_level_has_the_fewest_domains(
     snap, request = case
     request = gang(
         request.replicas,
-        request.requests[GPU],
+        request.roles[0].requests[GPU],
         {"required": request.topology.required},
-        tolerations=request.tolerations,
+        tolerations=request.roles[0].tolerations,
     )
     answer = place(snap, request)
     if isinstance(answer, Unplaced) or answer.level == "host":
@@ -250,15 +261,9 @@ def test_neither_order_nor_names_of_nodes_matter(
         pod(p.uid, renamed[p.node or ""], requests=p.requests, host_ports=p.host_ports)
         for p in bound
     ]
-    theirs = GangRequest(
-        request.key,
-        request.replicas,
-        request.requests,
-        missing=request.missing,
+    theirs = replace(
+        request,
         fixed={at: renamed[n] for at, n in request.fixed.items()},
-        tolerations=request.tolerations,
-        host_ports=request.host_ports,
-        topology=request.topology,
         avoid=frozenset(renamed[n] for n in request.avoid),
     )
     answer = place(snapshot(moved, bound), theirs)
@@ -300,9 +305,7 @@ def test_hints_never_break_a_rule_nor_lose_a_place(
     snap, request = case
     names = list(snap.nodes.tree.names)
     hint = {at: data.draw(st.sampled_from(names)) for at in request.missing}
-    hinted = GangRequest(
-        **{**{f: getattr(request, f) for f in request.__dataclass_fields__}, "hint": hint}
-    )
+    hinted = replace(request, hint=hint)
     with_hints, without = place(snap, hinted), place(snap, request)
     assert isinstance(with_hints, Placed) == isinstance(without, Placed)
     if isinstance(with_hints, Placed) and isinstance(without, Placed):

@@ -61,7 +61,7 @@ def test_state_and_taints(
     state: dict[str, Any], tolerates: tuple[Toleration, ...], suits: bool
 ) -> None:
     snap = snapshot([node("n", **state)])
-    assert eligible(snap, gang(1, tolerations=tolerates)).mask.tolist() == [suits]
+    assert eligible(snap, gang(1, tolerations=tolerates).roles[0]).mask.tolist() == [suits]
 
 
 def rule(key: str, operator: str, *values: str) -> Requirement:
@@ -96,7 +96,7 @@ def test_node_affinity(rules: list[Requirement], names: str) -> None:
             node("d", labels={"gen": "x"}),
         ]
     )
-    found = eligible(snap, gang(1, node_affinity=(Term(tuple(rules)),)))
+    found = eligible(snap, gang(1, node_affinity=(Term(tuple(rules)),)).roles[0])
     assert (
         "".join(n for n, ok in zip(snap.nodes.tree.names, found.mask, strict=True) if ok) == names
     )
@@ -113,7 +113,7 @@ def test_node_affinity(rules: list[Requirement], names: str) -> None:
 )
 def test_match_fields(field: Requirement, names: str) -> None:
     snap = snapshot([node(name) for name in "abc"])
-    found = eligible(snap, gang(1, node_affinity=(Term(fields=(field,)),)))
+    found = eligible(snap, gang(1, node_affinity=(Term(fields=(field,)),)).roles[0])
     assert (
         "".join(n for n, ok in zip(snap.nodes.tree.names, found.mask, strict=True) if ok) == names
     )
@@ -122,7 +122,11 @@ def test_match_fields(field: Requirement, names: str) -> None:
 def test_one_matching_term_is_enough_and_all_rules_of_it_count() -> None:
     snap = snapshot([node("a", labels={"x": "1"}), node("b", labels={"y": "1"}), node("c")])
     terms = (Term((rule("x", "Exists"),)), Term((rule("y", "Exists"),)))
-    assert eligible(snap, gang(1, node_affinity=terms)).mask.tolist() == [True, True, False]
+    assert eligible(snap, gang(1, node_affinity=terms).roles[0]).mask.tolist() == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_each_node_is_counted_once_under_the_first_rule() -> None:
@@ -140,12 +144,8 @@ def test_each_node_is_counted_once_under_the_first_rule() -> None:
     )
     found = eligible(
         snap,
-        gang(
-            1,
-            node_selector={"pool": "x"},
-            avoid=frozenset({"e", "a", "gone"}),
-            host_ports=(("", "TCP", 80),),
-        ),
+        gang(1, node_selector={"pool": "x"}, host_ports=(("", "TCP", 80),)).roles[0],
+        frozenset({"e", "a", "gone"}),
     )
     assert found.mask.tolist() == [False] * 6 + [True]
     assert found.excluded == {
@@ -169,7 +169,7 @@ def test_each_node_is_counted_once_under_the_first_rule() -> None:
 )
 def test_host_ports(used: tuple[str, str, int], asked: tuple[str, str, int], free: bool) -> None:
     snap = snapshot([node("n")], [pod("p", "n", host_ports=(used,))])
-    assert eligible(snap, gang(1, host_ports=(asked,))).mask.tolist() == [free]
+    assert eligible(snap, gang(1, host_ports=(asked,)).roles[0]).mask.tolist() == [free]
 
 
 @pytest.mark.parametrize(
@@ -188,14 +188,14 @@ def test_host_ports(used: tuple[str, str, int], asked: tuple[str, str, int], fre
 )
 def test_capacity(requests: dict[str, int], rooms: int) -> None:
     snap = snapshot([node("n", allocatable={"pods": 10})], [pod("p", "n", 3)])
-    request = gang(1, requests=requests)
-    assert capacity(snap, request, eligible(snap, request).mask).tolist() == [rooms]
+    role = gang(1, requests=requests).roles[0]
+    assert capacity(snap, role, eligible(snap, role).mask).tolist() == [rooms]
 
 
 def test_a_node_that_holds_too_much_has_no_room() -> None:
     snap = snapshot([node("n", gpus=2)], [pod("p", "n", 4)])
-    request = gang(1)
-    assert capacity(snap, request, eligible(snap, request).mask).tolist() == [0]
+    role = gang(1).roles[0]
+    assert capacity(snap, role, eligible(snap, role).mask).tolist() == [0]
 
 
 def test_the_rules_of_a_pod_spec() -> None:

@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -92,14 +93,15 @@ def cases(draw: st.DrawFn) -> tuple[Snapshot, GangRequest, list[Running]]:
         gangs.append(each)
         # What leaves is gone already in the snapshot that the choice is made on.
         snap = snap if each.leaving else snap.assume(found)
-    topology = {"required": draw(st.sampled_from([None, "block", "rack", "host"]))}
-    if draw(st.booleans()):
-        topology |= {"group_size": 2, "group_level": draw(st.sampled_from(["rack", "host"]))}  # type: ignore[dict-item]
+    topology: dict[str, Any] = {"required": draw(st.sampled_from([None, "block", "rack", "host"]))}
+    if grouped := draw(st.booleans()):
+        topology["groups"] = [{"size": 2, "level": draw(st.sampled_from(["rack", "host"]))}]
     fixed = {}
     if draw(st.integers(0, 3)) == 3:
         fixed = {0: draw(st.sampled_from(known))}
+    replicas = draw(st.integers(1, 4)) + len(fixed)
     request = gang(
-        draw(st.integers(1, 4)) + len(fixed),
+        replicas + (replicas % 2 if grouped else 0),
         draw(st.integers(1, 4)),
         topology,
         key=("team", "waits"),

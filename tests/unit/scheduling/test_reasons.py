@@ -141,7 +141,7 @@ CASES: list[tuple[list[NodeView], list[PodView], GangRequest, str]] = [
     (
         racks(3, 3),
         [],
-        gang(6, 8, {"group_size": 2, "group_level": "rack", "required": "block"}),
+        gang(6, 8, {"groups": [{"size": 2, "level": "rack"}], "required": "block"}),
         "needs 3 groups of 2 replicas with 8 nvidia.com/gpu each, every group in one rack, all in "
         "one block; the best block (zone-a/block-1) has room for 2",
     ),

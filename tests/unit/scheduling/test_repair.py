@@ -56,7 +56,7 @@ def test_the_whole_gang_goes_to_another_rack_where_its_own_has_no_room() -> None
 def test_one_rank_group_moves_rather_than_the_gang() -> None:
     """Groups of two in one rack each: the rack of the lost rank is full, another has two nodes."""
     snap = holds(racks(3, 2), "n0", "n1", "n2", "n3")
-    request = lost(4, 3, level="block", group_size=2, group_level="rack")
+    request = lost(4, 3, level="block", groups=[{"size": 2, "level": "rack"}])
     wider = smallest_part(snap, request)
     assert (wider.missing, dict(wider.fixed)) == ((2, 3), {0: "n0", 1: "n1"})
     placed = place(snap, wider)
@@ -87,7 +87,8 @@ def test_a_spare_is_for_its_own_gang_alone() -> None:
 
 def test_a_used_spare_is_replaced_while_nobody_waits() -> None:
     snap = holds(racks(1, 4), "n0", "n1", "n2")
-    request = replace(lost(3, level="rack"), replicas=4, missing=(3,))
+    whole = lost(3, level="rack")
+    request = replace(whole, roles=(*whole.roles, whole.roles[0].spare(1)), missing=(3,))
     more = Pending(request.key, request, charged=True, extra=True)
     (decision,) = Case(snap, (more,)).decide()
     assert decision.placed is not None

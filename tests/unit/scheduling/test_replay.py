@@ -26,9 +26,9 @@ SNAPSHOT = snapshot(
     [pod("p", "n1", 3, host_ports=(("", "TCP", 80),))],
 )
 REQUEST = gang(
-    3,
+    4,
     2,
-    {"required": "rack", "group_size": 2, "group_level": "host"},
+    {"required": "rack", "groups": [{"size": 2, "level": "host"}]},
     key=("team", "repair"),
     fixed={0: "n1"},
     hint={1: "n1"},

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
 from drakkar_operator.model import NodeView
 from drakkar_operator.scheduling.decision import Unplaced
 from drakkar_operator.scheduling.placement import place
@@ -170,24 +171,20 @@ def test_preferred_goes_wider_when_it_must() -> None:
 def test_groups_stay_whole_while_the_gang_spreads() -> None:
     """Two tensor-parallel groups of four over racks that have room for five and four."""
     nodes = [*racks(1, 5, block="x"), *racks(1, 4, block="y")]
-    answer = placed(snapshot(nodes), gang(8, 8, {"group_size": 4, "group_level": "rack"}))
+    answer = placed(snapshot(nodes), gang(8, 8, {"groups": [{"size": 4, "level": "rack"}]}))
     for group in (range(4), range(4, 8)):
         assert len({answer.nodes[at].split("-")[0] for at in group}) == 1
     three = [*racks(1, 5, block="x"), *racks(1, 3, block="y")]
-    refused = place(snapshot(three), gang(8, 8, {"group_size": 4, "group_level": "rack"}))
+    refused = place(snapshot(three), gang(8, 8, {"groups": [{"size": 4, "level": "rack"}]}))
     assert isinstance(refused, Unplaced)
     assert (refused.need, refused.best, refused.unit) == (2, 1, "group")
-    # The last group may be smaller: 4 + 3 fits.
-    rest = placed(snapshot(three), gang(7, 8, {"group_size": 4, "group_level": "rack"}))
-    assert {rest.nodes[at][0] for at in range(4)} == {"x"}
-    assert {rest.nodes[at][0] for at in range(4, 7)} == {"y"}
 
 
 def test_a_lost_rank_of_a_group_returns_to_its_rack() -> None:
     nodes = [*racks(1, 4, block="x"), *racks(1, 5, block="y")]
     pods = [pod(f"{b}{at}", f"{b}0-n{at}", 8) for b in "xy" for at in range(3)]
     fixed = {0: "x0-n0", 1: "x0-n1", 2: "x0-n2", 4: "y0-n0", 5: "y0-n1", 6: "y0-n2"}
-    request = gang(8, 8, {"group_size": 4, "group_level": "rack"}, fixed=fixed)
+    request = gang(8, 8, {"groups": [{"size": 4, "level": "rack"}]}, fixed=fixed)
     snap = snapshot(nodes, pods)
     assert placed(snap, request).nodes == {3: "x0-n3", 7: "y0-n3"}
     answer = place(snapshot(nodes, [*pods, pod("x3", "x0-n3", 8)]), request)
@@ -299,7 +296,7 @@ def test_hints_that_tear_a_group_are_not_taken() -> None:
     request = gang(
         4,
         8,
-        {"group_size": 2, "group_level": "rack"},
+        {"groups": [{"size": 2, "level": "rack"}]},
         hint={0: "b0-n0", 1: "b1-n0", 2: "b1-n1", 3: "b1-n2"},
     )
     nodes = placed(snap, request).nodes
@@ -321,11 +318,16 @@ def test_host_ports_put_one_replica_on_a_node() -> None:
         ({"missing": (3,)}, "index 3 is outside 0..2"),
         ({"missing": (0, 0)}, "twice"),
         ({"missing": (0,), "fixed": {0: "n"}}, "both missing and fixed"),
+        ({"missing": (0,), "fixed": {1: "n"}}, r"indexes \[2\] are neither"),
+        (
+            {"topology": TopologyRequest(groups=[RankGroup(size=2, level="rack")])},
+            "do not divide 3",
+        ),
     ],
 )
 def test_a_request_that_contradicts_itself(fields: dict[str, object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        GangRequest(("team", "job"), 3, {GPU: 1}, **fields)  # type: ignore[arg-type]
+        GangRequest.uniform(("team", "job"), 3, {GPU: 1}, **fields)  # type: ignore[arg-type]
 
 
 def test_a_big_gang_on_a_big_cluster() -> None:
