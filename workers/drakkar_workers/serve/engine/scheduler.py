@@ -99,11 +99,15 @@ class Scheduler:
         if longest > capacity:
             raise ValueError(f"{longest} tokens do not fit the cache of {capacity} tokens")
         if self.waiting >= self.limits.max_waiting:
-            raise QueueFullError(f"{self.waiting} requests wait already")
+            raise QueueFullError(f"{self.limits.max_waiting} requests wait already")
         sequence = Sequence.of(request)
         self._by_id[request.id] = sequence
         self._wait(sequence)
         return sequence
+
+    def queued(self) -> list[Sequence]:
+        """Sequences that wait, in no order."""
+        return [entry[-1] for entry in self._waiting if self._alive(entry[-1])]
 
     def plan(self) -> Plan:
         """The next step; blocks for all its tokens are held when this returns."""
