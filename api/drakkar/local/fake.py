@@ -1,7 +1,8 @@
 """Fake nodes by KWOK: thousands of nodes that exist for the API server only.
 
-They stand in racks of 8 and blocks of 64. Pods on them run at once and for ever. KWOK manages
-the nodes that bear its annotation, and so leaves the real ones alone.
+They stand in racks of 8 and blocks of 64. Pods on them run at once, and for ever unless their
+annotation ``fake.drakkar.dev/runs-for`` says how long (``30s``); then they succeed. KWOK manages the
+nodes that bear its annotation, and so leaves the real ones alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from drakkar.local.topology import BLOCK_LABEL, HOST_LABEL, RACK_LABEL, ZONE_LAB
 NODES_PER_RACK = 8
 NODES_PER_BLOCK = 64
 ANNOTATION = "kwok.x-k8s.io/node"
+RUNS_FOR = "fake.drakkar.dev/runs-for"
+"""Annotation of a pod: how long it runs on a fake node, as Go writes durations."""
 PROCESS = "kwok"
 
 # A lease is renewed after a quarter of its duration; this many a second cost little.
@@ -27,6 +30,27 @@ _RENEWALS_PER_SECOND = 25
 _NODES = "/api/v1/nodes"
 
 Object = dict[str, Any]
+
+_FINISHED = """\
+{{ $now := Now }}
+{{ $root := . }}
+containerStatuses:
+{{ range $index, $item := .spec.containers }}
+{{ $origin := index $root.status.containerStatuses $index }}
+- image: {{ $item.image | Quote }}
+  name: {{ $item.name | Quote }}
+  ready: false
+  restartCount: 0
+  started: false
+  state:
+    terminated:
+      exitCode: 0
+      finishedAt: {{ $now | Quote }}
+      reason: Completed
+      startedAt: {{ or $origin.state.running.startedAt $now | Quote }}
+{{ end }}
+phase: Succeeded
+"""
 
 
 def lease_seconds(nodes: int) -> int:
@@ -87,6 +111,28 @@ def kwok_config() -> Object:
             "nodePlayStageParallelism": 16,
             "nodeLeaseParallelism": 8,
             "podsOnNodeSyncParallelism": 8,
+        },
+    }
+
+
+def finish_stage() -> Object:
+    """KWOK's stage that ends a pod after the time that its annotation says."""
+    seconds = f'.metadata.annotations["{RUNS_FOR}"]'
+    return {
+        "apiVersion": "kwok.x-k8s.io/v1alpha1",
+        "kind": "Stage",
+        "metadata": {"name": "pod-finish"},
+        "spec": {
+            "resourceRef": {"apiGroup": "v1", "kind": "Pod"},
+            "selector": {
+                "matchExpressions": [
+                    {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"},
+                    {"key": ".status.phase", "operator": "In", "values": ["Running"]},
+                    {"key": seconds, "operator": "Exists"},
+                ]
+            },
+            "delay": {"durationFrom": {"jq": {"expression": seconds}}},
+            "next": {"statusTemplate": _FINISHED},
         },
     }
 

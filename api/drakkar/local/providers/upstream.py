@@ -196,7 +196,8 @@ class Upstream:
                 self.processes.stop(fake.PROCESS)
             if count:
                 config = self._paths.root / "kwok.yaml"
-                config.write_text(yaml.safe_dump(fake.kwok_config()))
+                documents = [fake.kwok_config(), fake.finish_stage()]
+                config.write_text(yaml.safe_dump_all(documents))
                 command = fake.kwok_command(
                     programs.kwok,
                     kubeconfig=files.client("kwok"),
