@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from drakkar.planning import JobPlan, PlanAnswer, PlannedEviction
 from drakkar.v1alpha1.trainingjob import TrainingJobStatus
@@ -11,11 +12,13 @@ from drakkar_operator.cluster.jobs import Jobs, project_job
 from drakkar_operator.cluster.rest import Object
 from drakkar_operator.controller import Controller
 from drakkar_operator.model import JobView
+from drakkar_operator.outlook import forecasts
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
 from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduler import Scheduler
 from drakkar_operator.scheduling.case import Case
+from drakkar_operator.scheduling.forecast import Forecast
 from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.workload import Pending
 
@@ -62,8 +65,13 @@ class Planner:
                 case = case.asking(each.pending)
         decisions = case.decide()
         by_key = {decision.key: decision for decision in decisions}
+        mine = [by_key[each.job.key] for each in asked if each.pending is not None]
+        expected = forecasts(case, mine)
         return PlanAnswer(
-            jobs=[each.answer or _answer(each.job, by_key[each.job.key]) for each in asked],
+            jobs=[
+                each.answer or _answer(each.job, by_key[each.job.key], expected.get(each.job.key))
+                for each in asked
+            ],
             held_up=_held_up(before, by_key) if case is not before else [],
         )
 
@@ -116,7 +124,7 @@ def _plan(job: JobView, outcome: str, **rest: object) -> JobPlan:
     )
 
 
-def _answer(job: JobView, decision: Decision) -> JobPlan:
+def _answer(job: JobView, decision: Decision, expected: Forecast | None) -> JobPlan:
     placed = decision.placed
     evictions = [
         PlannedEviction(
@@ -127,8 +135,17 @@ def _answer(job: JobView, decision: Decision) -> JobPlan:
     if placed is not None:
         place = placement(placed)
         return _plan(job, "starts", placement=place, evictions=evictions)
+    reason, start = decision.reason, None
+    if expected is not None and decision.unplaced is not None:
+        reason = f"{reason}; {expected.sentence(decision.unplaced)}"
+        start = datetime.fromtimestamp(expected.at, UTC)
     return _plan(
-        job, "waits", reason=decision.reason, position=decision.position, evictions=evictions
+        job,
+        "waits",
+        reason=reason,
+        position=decision.position or None,
+        expected_start=start,
+        evictions=evictions,
     )
 
 

@@ -23,6 +23,7 @@ from drakkar_operator.cluster.rest import ApiError
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import Amounts, JobView, NodeView, PodView
+from drakkar_operator.outlook import Lookout, is_news
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
 from drakkar_operator.reconcile.demand import (
@@ -55,6 +56,8 @@ class Pace:
     """Judge again after so long even if nothing happened."""
     reason: float = 5.0
     """A job's pending reason is written at most this often."""
+    reasons: int = 200
+    """So many jobs are told their reason in one cycle: others have places to be written."""
     moves: float = 10.0
     """Gangs that could be moved for others are looked for at most this often."""
 
@@ -112,6 +115,7 @@ class Scheduler:
         self._demands: dict[str, _Demand] = {}
         self._told: dict[str, float] = {}
         self._uncertain: set[str] = set()
+        self._lookout = Lookout()
         self.cycles: deque[Cycle] = deque(maxlen=KEPT_CYCLES)
         """The newest cycles, the newest last."""
         self._looked_for_moves = float("-inf")
@@ -177,7 +181,38 @@ class Scheduler:
         decisions = case.decide()
         self._metrics.scheduling_seconds.observe(time.perf_counter() - started)
         self.cycles.append(Cycle(case, tuple(decisions)))
-        await asyncio.gather(*(self._write(decision) for decision in decisions))
+        await asyncio.gather(*(self._write(decision) for decision in self._to_write(decisions)))
+        # Only now: nobody who has a place waits for what others are told.
+        if self._lookout.look(case, decisions):
+            self._remind_in(self._pace.reason)
+
+    def _to_write(self, decisions: Iterable[Decision]) -> list[Decision]:
+        """What has to be done, and as many of the reasons as may be told in one cycle."""
+        work, news = [], []
+        for decision in decisions:
+            if decision.placed is not None or decision.evictions:
+                work.append(decision)
+            elif self._is_news(decision):
+                news.append(decision)
+        # Those that were told nothing yet come first.
+        news.sort(key=lambda decision: "/".join(decision.key) in self._told)
+        if len(news) > self._pace.reasons:
+            self._remind_in(self._pace.window)
+        return [*work, *news[: self._pace.reasons]]
+
+    def _is_news(self, decision: Decision) -> bool:
+        """Whether a job is to be told now why it waits."""
+        key = "/".join(decision.key)
+        job = self._jobs.items.get(key)
+        if job is None or job.status.placement is not None:
+            return True
+        now = self._clock()
+        if not is_news(job, decision, self._lookout.of(decision), now):
+            return False
+        left = self._told.get(key, float("-inf")) + self._pace.reason - now
+        if left > 0:
+            self._remind_in(left)
+        return left <= 0
 
     def case(self) -> Case:
         """What a cycle would be given now."""
@@ -333,7 +368,7 @@ class Scheduler:
             if decision.placed is not None:
                 await self._admit(key, job, decision.placed)
             elif decision.reason is not None:
-                await self._refuse(key, job, decision.reason)
+                await self._refuse(key, job, decision, decision.reason)
         except OutdatedError:
             self.withdraw(key)
             self._queue.add(key)
@@ -376,19 +411,22 @@ class Scheduler:
         self._queue.add(key, priority=1)
         await self._executor.apply(job, plan.actions, pinned=False)
 
-    async def _refuse(self, key: str, job: JobView, reason: str) -> None:
+    async def _refuse(self, key: str, job: JobView, decision: Decision, reason: str) -> None:
+        now, outlook = self._clock(), self._lookout.of(decision)
         if job.status.placement is None:
-            if job.status.pending_reason == reason[:2048]:
-                return
-            now = self._clock()
-            left = self._told.get(key, float("-inf")) + self._pace.reason - now
-            if left > 0:
-                if self._reminder is None:
-                    self._reminder = asyncio.get_running_loop().call_later(left, self._remind)
+            if not is_news(job, decision, outlook, now):
                 return
             self._told[key] = now
-        before = job.status.placement
-        plan = trainingjob.unplaced(job, reason, self._clock())
+        before, expected = job.status.placement, outlook.forecast
+        words = expected.sentence(decision.unplaced) if expected and decision.unplaced else ""
+        plan = trainingjob.unplaced(
+            job,
+            reason,
+            now,
+            outlook=words,
+            position=outlook.position or None,
+            expected=expected.at if expected else None,
+        )
         job = await self._executor.write_status(job, plan.status)
         self._metrics.decisions.labels("unplaced").inc()
         log.info("not placed", job=key, reason=reason)
@@ -396,6 +434,10 @@ class Scheduler:
             self.withdraw(key)
             self._queue.add(key)
         await self._executor.apply(job, plan.actions, pinned=False)
+
+    def _remind_in(self, seconds: float) -> None:
+        if self._reminder is None:
+            self._reminder = asyncio.get_running_loop().call_later(seconds, self._remind)
 
     def _remind(self) -> None:
         self._reminder = None

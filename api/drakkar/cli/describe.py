@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from drakkar.cli import progress
-from drakkar.cli.show import age, table
+from drakkar.cli.show import age, duration, line_of, ordinal, table
 from drakkar.constants import LABEL_REPLICA
 from drakkar.v1alpha1 import TrainingJob
 
@@ -108,6 +108,12 @@ def _facts(job: TrainingJob, now: datetime) -> Iterator[tuple[str, str]]:
         yield kind.capitalize(), ", ".join(f"{name} {value}" for name, value in amounts.items())
     if spec.queue:
         yield "Queue", spec.queue
+    if status.queue_position:
+        yield "Position", f"{ordinal(status.queue_position)} in {line_of(spec.queue)}"
+    if status.expected_start:
+        left = (status.expected_start - now).total_seconds()
+        when = f"in about {duration(left)}" if left > 0 else "at any moment"
+        yield "Room expected", f"{when}, if no other job takes it"
     if spec.priority_class_name:
         yield "Priority class", spec.priority_class_name
     wish = spec.topology

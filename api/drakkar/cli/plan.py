@@ -25,7 +25,7 @@ from drakkar.cli.session import (
     fail,
     service_of,
 )
-from drakkar.cli.show import duration
+from drakkar.cli.show import duration, line_of, ordinal
 from drakkar.planning import MOST_JOBS, PLAN_PORT, JobPlan, PlanAnswer, PlanRequest
 
 _HEADS = {
@@ -104,17 +104,7 @@ def _job(job: JobPlan, now: datetime) -> Iterator[RenderableType]:
         yield Text(f"  {job.reason}")
     if job.expected_start:
         left = (job.expected_start - now).total_seconds()
-        yield Text(f"  room is expected in about {duration(left)}")
+        when = f"in about {duration(left)}" if left > 0 else "at any moment"
+        yield Text(f"  room is expected {when}, if no other job takes it")
     for item in job.evictions:
         yield Text(f"  {item.namespace}/{item.name} would be stopped: {item.message}", "yellow")
-
-
-def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, ..., 11th, ..., 21st."""
-    ending = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
-
-
-def line_of(queue: str | None) -> str:
-    """The line in which a job waits, in words."""
-    return f"queue {queue}" if queue else "the line of jobs without a queue"

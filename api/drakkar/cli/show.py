@@ -110,3 +110,14 @@ def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     """The cells of one line, each padded to its column's width."""
     padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
     return "   ".join(padded).rstrip()
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ..., 11th, ..., 21st."""
+    ending = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def line_of(queue: str | None) -> str:
+    """The line in which a job waits, in words."""
+    return f"queue {queue}" if queue else "the line of jobs without a queue"

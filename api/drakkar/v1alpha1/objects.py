@@ -126,6 +126,7 @@ class TrainingJob(KubernetesObject):
             Column("Age", "date", ".metadata.creationTimestamp"),
             Column("Queue", "string", ".spec.queue", wide=True),
             Column("Held-out", "number", ".status.progress.evalLoss", wide=True),
+            Column("Position", "integer", ".status.queuePosition", wide=True),
             Column("Reason", "string", ".status.pendingReason", wide=True),
         ),
         rules=(

@@ -544,3 +544,10 @@ class TrainingJobStatus(Model):
     pending_reason: str | None = Field(
         default=None, max_length=2048, description="Why the gang has no place yet, with numbers."
     )
+    queue_position: int | None = Field(
+        default=None, description="Place among the waiting jobs of its queue, from 1; about."
+    )
+    expected_start: datetime | None = Field(
+        default=None,
+        description="When running jobs are expected to have made room, if no other job takes it.",
+    )

@@ -13,6 +13,8 @@ COMPLETE = "Complete"
 FAILED = "Failed"
 SUSPENDED = "Suspended"
 
+MESSAGE_LIMIT = 4096
+"""Longer messages are cut."""
 Truth = Literal["True", "False", "Unknown"]
 
 
@@ -69,7 +71,7 @@ def with_condition(
         type=type_,
         status=status,
         reason=reason,
-        message=message[:4096],
+        message=message[:MESSAGE_LIMIT],
         last_transition_time=old.last_transition_time if old and old.status == status else at,
         observed_generation=generation,
     )

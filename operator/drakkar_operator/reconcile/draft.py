@@ -1,6 +1,7 @@
 """A status in the making: what the steps of a plan write to."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from drakkar.v1alpha1.meta import Condition
@@ -33,6 +34,8 @@ class Draft:
     restart_count: int = field(init=False)
     checkpoints: list[CheckpointRecord] = field(init=False)
     pending_reason: str | None = field(init=False)
+    queue_position: int | None = field(init=False)
+    expected_start: datetime | None = field(init=False)
     ready_replicas: int = 0
     completed: bool = False
     started: bool = False
@@ -51,6 +54,8 @@ class Draft:
         self.restart_count = status.restart_count
         self.checkpoints = list(status.checkpoints)
         self.pending_reason = status.pending_reason
+        self.queue_position = status.queue_position
+        self.expected_start = status.expected_start
 
     @property
     def replicas(self) -> int:
@@ -116,6 +121,9 @@ class Draft:
             restarts=self.restarts,
             checkpoints=self.checkpoints,
             pending_reason=self.pending_reason,
+            # Of a gang that waits for room: nobody else stands in the line.
+            queue_position=self.queue_position if self.pending_reason else None,
+            expected_start=self.expected_start if self.pending_reason else None,
         )
         return Plan(status, tuple(self.actions), self.request, self.requeue_after)
 

@@ -87,10 +87,19 @@ def judge_running(draft: Draft, seen: Observed) -> None:
     draft.set(cond.RUNNING, "False", reason, _waiting_for(draft, seen))
 
 
-def wait(draft: Draft, reason: Reason, message: str) -> None:
-    """Not admitted, for this reason; the user is told when the reason changes."""
-    news = draft.pending_reason != message
-    draft.pending_reason = message[:2048]
+def wait(draft: Draft, reason: Reason, message: str, outlook: str = "") -> None:
+    """Not admitted, for this reason; the user is told by an event when the reason changes.
+
+    ``outlook`` is what changes by itself while the reason stays: it is shown beside it.
+    """
+    told = cond.find(draft.conditions, cond.ADMITTED)
+    news = (
+        draft.pending_reason is None
+        or told is None
+        or told.message != message[: cond.MESSAGE_LIMIT]
+    )
+    draft.pending_reason = (f"{message}; {outlook}" if outlook else message)[:2048]
+    draft.queue_position = draft.expected_start = None
     draft.set(cond.ADMITTED, "False", reason, message)
     if news:
         draft.event("Normal" if reason is Reason.WAITING else "Warning", reason, message)

@@ -87,14 +87,27 @@ def placed(job: JobView, place: Placement, now: float) -> Plan:
     return draft.plan()
 
 
-def unplaced(job: JobView, reason: str, now: float) -> Plan:
-    """The scheduler found no room. A gang that lost ranks gives up the others' places too."""
+def unplaced(
+    job: JobView,
+    reason: str,
+    now: float,
+    *,
+    outlook: str = "",
+    position: int | None = None,
+    expected: float | None = None,
+) -> Plan:
+    """The scheduler found no room. A gang that lost ranks gives up the others' places too.
+
+    ``expected`` is when room is expected (seconds since the epoch), ``outlook`` says so in words.
+    """
     draft = Draft(job, now)
     draft.ready_replicas = job.status.ready_replicas or 0
     if draft.placement is not None:
         draft.placement = None
         draft.event("Warning", "GangReleased", f"no room to replace the lost replicas: {reason}")
-    gang.wait(draft, Reason.WAITING, reason)
+    gang.wait(draft, Reason.WAITING, reason, outlook)
+    draft.queue_position = position
+    draft.expected_start = at(expected) if expected is not None else None
     return draft.plan()
 
 

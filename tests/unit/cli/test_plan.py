@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from drakkar.cli.plan import ordinal
+from drakkar.cli.show import ordinal
 
 JOBS = "/apis/drakkar.dev/v1alpha1/namespaces/default/trainingjobs"
 GROUP = "/apis/drakkar.dev/v1alpha1"
