@@ -27,11 +27,14 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="drakkar_gpu", description="Accelerators of a node.")
     parser.add_argument("--config", type=Path, required=True, help="file of settings (YAML)")
     parser.add_argument("--node", required=True, help="name of the node this runs on")
+    parser.add_argument(
+        "--metrics-port", type=int, default=0, help="port of /metrics for Prometheus; 0: none"
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(argv)
 
 
-async def run(settings: Settings, place: Place) -> None:
+async def run(settings: Settings, place: Place, *, metrics_port: int = 0) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -40,7 +43,7 @@ async def run(settings: Settings, place: Place) -> None:
     found = vendors(settings, place)
     structlog.get_logger(__name__).info("vendors", found=[vendor.name for vendor in found])
     api = Api.in_cluster()
-    daemon = Daemon(settings, place, found, api)
+    daemon = Daemon(settings, place, found, api, metrics_port=metrics_port)
     working = asyncio.create_task(daemon.run())
     beacon = asyncio.create_task(_beacon(daemon))
     stopped = asyncio.create_task(stop.wait())
@@ -86,7 +89,9 @@ def main() -> None:
     given = arguments(sys.argv[1:])
     set_up_logging(given.log_level)
     try:
-        asyncio.run(run(load(given.config), Place(given.node)))
+        settings = load(given.config)
+        place = Place(given.node)
+        asyncio.run(run(settings, place, metrics_port=given.metrics_port))
     except (SettingsError, ApiError, VendorError) as error:
         sys.exit(f"error: {error}")
 

@@ -13,6 +13,7 @@ from drakkar_gpu.cluster import Api
 from drakkar_gpu.devices import detect
 from drakkar_gpu.devices.base import Vendor
 from drakkar_gpu.devices.simulated import Simulated
+from drakkar_gpu.exporter import Exporter
 from drakkar_gpu.inventory import Inventory
 from drakkar_gpu.nics import network_cards
 from drakkar_gpu.plugin import cdi, podresources
@@ -72,7 +73,17 @@ def vendors(settings: Settings, place: Place) -> list[Vendor]:
 class Daemon:
     """``run`` works until it is cancelled or a part of it fails."""
 
-    def __init__(self, settings: Settings, place: Place, found: Sequence[Vendor], api: Api) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        place: Place,
+        found: Sequence[Vendor],
+        api: Api,
+        *,
+        metrics_port: int = 0,
+    ) -> None:
+        """``metrics_port``: where Prometheus finds the devices' metrics; 0 is nowhere."""
+        self._metrics_port = metrics_port
         self._settings = settings
         self._place = place
         shares = Shares(settings.shares.devices, settings.shares.each)
@@ -105,6 +116,13 @@ class Daemon:
         self.plugins = [self._plugins(inventory) for inventory in self.inventories]
         self.publisher = Publisher(api, place.node, lambda: wanted(self._facts()))
         self._nics = network_cards()
+        self._exporter = Exporter(
+            place.node,
+            self.inventories,
+            api=api,
+            pod_resources=place.pod_resources,
+            driver=DRIVER,
+        )
 
     def _plugins(self, inventory: Inventory) -> Plugins:
         kind = cdi.DEVICE_KIND if self._settings.cdi else None
@@ -132,6 +150,8 @@ class Daemon:
         parts: list[Coroutine[Any, Any, None]] = [self.publisher.run()]
         for inventory, plugins in zip(self.inventories, self.plugins, strict=True):
             parts += [self._watch(inventory), self._tell(inventory), plugins.run()]
+        if self._metrics_port:
+            parts.append(self._exporter.run(self._metrics_port))
         if self.driver is not None and self._offering is not None:
             await self.driver.start()
             parts += [

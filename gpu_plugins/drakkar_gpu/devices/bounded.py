@@ -12,14 +12,16 @@ T = TypeVar("T")
 
 
 class Bounded:
-    """The same vendor, with a limit on the time of each call. While a call hangs, others fail at
-    once: a driver that does not answer gets no second thread."""
+    """The same vendor, one call at a time, with a limit on the time of each.
+
+    While a call hangs, others fail at once: a driver that does not answer gets no second thread.
+    """
 
     def __init__(self, vendor: Vendor, *, seconds: float = 30.0) -> None:
         self._vendor = vendor
         self._seconds = seconds
-        self._hanging: Future[object] | None = None
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._hangs = False
 
     @property
     def name(self) -> str:
@@ -52,26 +54,32 @@ class Bounded:
         return self._vendor.environment(devices)
 
     def _call(self, work: Callable[[], T], what: str) -> T:
-        with self._lock:
-            if self._hanging is not None and not self._hanging.done():
-                raise VendorError(f"{self.name}: an earlier call still hangs")
-            done: Future[T] = Future()
-            self._hanging = done  # type: ignore[assignment]
+        if self._hangs or not self._turn.acquire(timeout=self._seconds):
+            raise VendorError(f"{self.name}: an earlier call still hangs")
+        done: Future[T] = Future()
         threading.Thread(
-            target=_run, args=(work, done), name=f"{self.name}-{what}", daemon=True
+            target=self._run, args=(work, done), name=f"{self.name}-{what}", daemon=True
         ).start()
         try:
             return done.result(self._seconds)
         except FutureTimeout as error:
             if done.done():
                 raise
+            self._hangs = True
             raise VendorError(
                 f"{self.name}: no answer to {what} within {self._seconds:g} s"
             ) from error
 
+    def _run(self, work: Callable[[], T], done: "Future[T]") -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            self._next()
+            done.set_exception(error)
+        else:
+            self._next()
+            done.set_result(result)
 
-def _run(work: Callable[[], T], done: "Future[T]") -> None:
-    try:
-        done.set_result(work())
-    except BaseException as error:
-        done.set_exception(error)
+    def _next(self) -> None:
+        self._hangs = False
+        self._turn.release()

@@ -60,7 +60,11 @@ def test_dra_brings_its_class_its_folders_and_its_rights(render: Render) -> None
     rules = named(objects, "ClusterRole")["rules"]
     assert "resourceslices" in {name for rule in rules for name in rule["resources"]}
     without = named(render(ON), "ClusterRole")["rules"]
-    assert {name for rule in without for name in rule["resources"]} == {"nodes", "nodes/status"}
+    assert {name for rule in without for name in rule["resources"]} == {
+        "nodes",
+        "nodes/status",
+        "pods",
+    }
 
 
 def test_rights_end_at_the_own_node(render: Render) -> None:
@@ -102,3 +106,25 @@ def test_a_misspelt_setting_is_refused(attempt: Callable[..., Any]) -> None:
     answer = attempt({**ON, "devices.settings": {"simulatd": {}}})
     assert answer.returncode != 0
     assert "simulatd" in answer.stderr
+
+
+def test_metrics_bring_a_port_a_right_and_a_monitor(render: Render) -> None:
+    objects = render({**ON, "podMonitor.enabled": True})
+    (container,) = named(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"]
+    assert container["ports"] == [{"name": "metrics", "containerPort": 8601}]
+    assert "--metrics-port=8601" in container["command"]
+    pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    assert pods in named(objects, "ClusterRole")["rules"]
+    monitor = named(objects, "PodMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"]["app.kubernetes.io/component"] == "devices"
+    assert monitor["podMetricsEndpoints"][0]["honorLabels"] is True
+
+
+def test_without_metrics_the_daemon_sees_no_pods(render: Render) -> None:
+    objects = render({**ON, "podMonitor.enabled": True, "devices.metricsPort": 0})
+    (container,) = named(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"]
+    assert "ports" not in container
+    assert all("pods" not in rule["resources"] for rule in named(objects, "ClusterRole")["rules"])
+    assert "PodMonitor" not in {
+        item["kind"] for item in objects if item["metadata"]["name"] == "drakkar-devices"
+    }

@@ -1,6 +1,7 @@
 """Each vendor's parser against the layout that its tool prints."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,9 @@ from drakkar_gpu.devices import (
     neuron,
 )
 from drakkar_gpu.devices.base import Link, LinkKind, Severity, VendorError
+from drakkar_gpu.devices.nvidia import Nvidia
+from drakkar_gpu.exporter import METRICS
+from support.nvml import FakeNvml, Gpu
 
 SAMPLES = Path(__file__).parent / "samples"
 GIB = 1 << 30
@@ -245,3 +249,19 @@ def test_two_devices_of_one_name_are_an_error(tmp_path):
     twice = twice.replace("01P4-HL3090A0-18-U4V193-22-07-00", "same")
     with pytest.raises(VendorError, match="several devices are called same"):
         gaudi.Gaudi(Told(any=twice), sys=tmp_path).devices()
+
+
+def test_every_sample_has_a_metric(tmp_path):
+    vendors = [
+        ascend.Ascend(Told(info=sample("npu-smi-910b2.txt")), sys=tmp_path),
+        cambricon.Cambricon(Told(info=sample("cnmon-info.txt")), sys=tmp_path),
+        enflame.Enflame(Told(q=sample("efsmi-q.txt")), sys=tmp_path),
+        moorethreads.MooreThreads(Told(overview=sample("mthreads-gmi.txt")), sys=tmp_path),
+        hygon.Hygon(Told(any=sample("hy-smi.json")), sys=tmp_path),
+        gaudi.Gaudi(Told(any=sample("hl-smi.csv")), sys=tmp_path),
+        neuron.Neuron(Told(any=sample("neuron-ls.json")), sys=tmp_path),
+        Nvidia(lambda: FakeNvml([Gpu("GPU-0")]), fabric_info=SimpleNamespace, watch=False),
+    ]
+    for vendor in vendors:
+        found = {(s.name, tuple(s.labels)) for s in vendor.metrics()}
+        assert found and found <= {(name, labels) for name, (_, labels) in METRICS.items()}
