@@ -329,3 +329,9 @@ async def test_it_is_served_over_http(tmp_path):
 
 def test_help_of_all_metrics_is_a_sentence():
     assert all(text.endswith(".") and labels is not None for text, labels in METRICS.values())
+
+
+def test_the_guide_names_all_metrics():
+    guide = (Path(__file__).parents[3] / "docs/how-to/vendors.md").read_text(encoding="utf-8")
+    for name in METRICS:
+        assert f"drakkar_device_{name}`" in guide or f"`_{name}`" in guide, name
