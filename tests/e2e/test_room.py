@@ -4,33 +4,15 @@ import time
 
 import pytest
 
-from support.lab import Lab, sleeper
+from support.lab import PLAIN, Lab, sleeper
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 ROUNDS = 20
-PLAIN = {"runtime": "plain", "faultTolerance": {"maxRestarts": 0}}
-
-
-def free_cpu(lab: Lab) -> dict[str, int]:
-    """Millicores left per node."""
-    from drakkar.quantity import amount
-    from drakkar_operator.render.resources import pod_requests
-
-    free = {
-        node["metadata"]["name"]: amount("cpu", node["status"]["allocatable"]["cpu"])
-        for node in lab.api.list("/api/v1/nodes")
-        if not node["spec"].get("taints")
-    }
-    for pod in lab.api.list("/api/v1/pods"):
-        node = pod["spec"].get("nodeName")
-        if node in free and pod["status"].get("phase") not in ("Succeeded", "Failed"):
-            free[node] -= pod_requests(pod["spec"]).get("cpu", 0)
-    return free
 
 
 def test_a_job_that_cannot_fit_waits_with_a_reason_and_starts_when_room_appears(lab: Lab) -> None:
-    need = min(free_cpu(lab).values()) - 100
+    need = min(lab.free_cpu().values()) - 100
     lab.submit("first", replicas=4, template=sleeper(600, cpu=f"{need}m"), **PLAIN)
     lab.phase("first", "Running")
     lab.submit("second", replicas=4, template=sleeper(1, cpu=f"{need}m"), **PLAIN)
@@ -49,7 +31,7 @@ def test_a_job_that_cannot_fit_waits_with_a_reason_and_starts_when_room_appears(
 
 def test_two_gangs_that_fit_one_at_a_time_never_start_halves(lab: Lab) -> None:
     """At no time has a gang some of its pods running while the other has some too."""
-    need = min(free_cpu(lab).values()) - 100
+    need = min(lab.free_cpu().values()) - 100
     for turn in range(ROUNDS):
         names = [f"left-{turn}", f"right-{turn}"]
         for name in names:

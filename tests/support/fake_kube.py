@@ -19,6 +19,7 @@ from aiohttp import web
 
 from drakkar_operator.cluster.connection import Connection
 from drakkar_operator.cluster.rest import ApiError, PatchType, Rest
+from drakkar_operator.render.resources import pod_requests
 
 Object = dict[str, Any]
 
@@ -524,11 +525,17 @@ class Kubelet:
         self.kube = kube
         self.ip = ip
         self.delay = delay
+        self.leave_seconds = 0.0
+        """How long a deleted pod still runs."""
         self.created: list[str] = []
         """Names of all pods that ever appeared, in order."""
         self.alive: set[str] = set()
         self.doubles: list[str] = []
         """Pods that appeared while one of the same job and replica was there."""
+        self.crowded: list[str] = []
+        """Pods that came to a node whose devices others held still."""
+        self._devices: dict[str, tuple[str, int]] = {}
+        """Node and devices of each pod that holds some."""
 
     async def run(self) -> None:
         position = 0
@@ -544,6 +551,7 @@ class Kubelet:
 
     async def _see(self, kind: str, raw: Object) -> None:
         meta = raw["metadata"]
+        self._count(kind, raw)
         if kind == "ADDED":
             self.created.append(meta["name"])
             rank = f"{meta['namespace']}/{meta['name']}"
@@ -559,12 +567,35 @@ class Kubelet:
         current = self.kube.objects.get(key)
         if current is None or current["metadata"]["uid"] != meta["uid"]:
             return
-        if "deletionTimestamp" in meta:
+        if "deletionTimestamp" in meta and self.leave_seconds:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.leave_seconds, self._gone, key, meta["uid"])
+        elif "deletionTimestamp" in meta:
             self.kube.remove(*key)
         elif (current.get("status") or {}).get("phase") == "Pending" and current["spec"].get(
             "nodeName"
         ):
             self.kube.edit(*key, lambda pod: pod.update(status=running(self.ip)))
+
+    def _gone(self, key: tuple[str, str | None, str], uid: str) -> None:
+        """A deleted pod has ended, unless it was deleted by force before."""
+        current = self.kube.objects.get(key)
+        if current is not None and current["metadata"]["uid"] == uid:
+            self.kube.remove(*key)
+
+    def _count(self, kind: str, raw: Object) -> None:
+        """Keep account of who holds devices, as the events tell it."""
+        meta, node = raw["metadata"], raw["spec"].get("nodeName")
+        over = (raw.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        asked = pod_requests(raw["spec"]).get("nvidia.com/gpu", 0)
+        if kind == "DELETED" or over or not (node and asked):
+            self._devices.pop(meta["uid"], None)
+            return
+        self._devices[meta["uid"]] = (node, asked)
+        if kind == "ADDED" and ("nodes", None, node) in self.kube.objects:
+            has = int(self.kube.get("nodes", node, None)["status"]["allocatable"]["nvidia.com/gpu"])
+            if sum(count for where, count in self._devices.values() if where == node) > has:
+                self.crowded.append(f"{meta['name']} on {node}")
 
     def end(self, namespace: str, name: str, code: int, **status: Any) -> None:
         """The pod's container ends."""

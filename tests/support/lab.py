@@ -17,12 +17,17 @@ from drakkar.local import Cluster, ClusterError
 from drakkar.local.install import NAMESPACE
 from drakkar.local.kubeapi import KubeApi
 from drakkar.local.paths import data_folder
+from drakkar.quantity import amount
+from drakkar_operator.render.resources import pod_requests
 from support.processes import in_pod
 
 Object = dict[str, Any]
 
 SMALL_MODEL = {"layers": 3, "hidden": 96, "heads": 4}
 """Learns visibly in seconds on a shared core."""
+
+PLAIN: Object = {"runtime": "plain", "faultTolerance": {"maxRestarts": 0}}
+"""Of a job whose pods run without an agent, and never again."""
 
 
 def pretrain(steps: int, **config: Any) -> Object:
@@ -60,6 +65,8 @@ class Lab:
         self.api = KubeApi(cluster.kubeconfig, timeout_seconds=30)
         self.jobs = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/trainingjobs"
         self.pods_path = f"/api/v1/namespaces/{namespace}/pods"
+        self._shared: list[str] = []
+        """Paths of the objects outside the namespace that are to be cleared away."""
 
     def open(self) -> None:
         """Create the namespace and its volume; one left by an earlier run is waited out."""
@@ -88,6 +95,8 @@ class Lab:
         """Delete the namespace with all that is in it, and wait until its pods are gone."""
         self.api.delete(f"/api/v1/namespaces/{self.namespace}")
         self.until(lambda: not self.api.list(self.pods_path), 120, "the pods are gone")
+        for path in self._shared:
+            self.api.delete(path)
         self.api.close()
 
     def submit(self, name: str, **spec: Any) -> None:
@@ -103,6 +112,23 @@ class Lab:
             "spec": spec,
         }
         assert self.api.create(self.jobs, job), f"a job named {name} exists already"
+
+    def queue(self, name: str, **spec: Any) -> str:
+        """Create a Queue for this lab alone; returns its full name."""
+        body = {"apiVersion": API_VERSION, "kind": "Queue", "spec": spec}
+        return self._share(f"/apis/{GROUP}/{VERSION}/queues", name, body)
+
+    def priority(self, name: str, value: int) -> str:
+        """Create a PriorityClass for this lab alone; returns its full name."""
+        body = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": value}
+        return self._share("/apis/scheduling.k8s.io/v1/priorityclasses", name, body)
+
+    def _share(self, collection: str, name: str, body: Object) -> str:
+        full = f"{self.namespace[-40:].strip('-')}-{name}"
+        self.api.delete(f"{collection}/{full}")
+        assert self.api.create(collection, {**body, "metadata": {"name": full}})
+        self._shared.append(f"{collection}/{full}")
+        return full
 
     def job(self, name: str) -> Object:
         """The job as it is now."""
@@ -126,6 +152,19 @@ class Lab:
     def pod(self, name: str) -> Object:
         """A pod by name."""
         return self.api.get(f"{self.pods_path}/{name}")
+
+    def free_cpu(self) -> dict[str, int]:
+        """Millicores left per node."""
+        free = {
+            node["metadata"]["name"]: amount("cpu", node["status"]["allocatable"]["cpu"])
+            for node in self.api.list("/api/v1/nodes")
+            if not node["spec"].get("taints")
+        }
+        for pod in self.api.list("/api/v1/pods"):
+            node = pod["spec"].get("nodeName")
+            if node in free and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                free[node] -= pod_requests(pod["spec"]).get("cpu", 0)
+        return free
 
     def operator_pods(self) -> list[Object]:
         """Pods of Drakkar itself."""

@@ -75,8 +75,10 @@ def complete(draft: Draft, seen: Observed) -> bool:
     coordinator = seen.coordinator
     if seen.job.spec.runtime == "plain":
         by_replica = seen.by_replica
+        # A program that ends well when its place is taken from it has not come to its end.
         done = len(by_replica) == draft.replicas and all(
-            pod.phase == "Succeeded" for pod in by_replica.values()
+            pod.phase == "Succeeded" and not (pod.deleting and draft.placement is None)
+            for pod in by_replica.values()
         )
     else:
         said = seen.report is not None and seen.report.state == "complete"

@@ -78,6 +78,15 @@ def test_a_gang_that_was_about_to_finish_is_complete_though_it_was_evicted() -> 
     assert truth(done)["Complete"] == "True"
 
 
+def test_a_program_that_obeys_sigterm_has_not_finished() -> None:
+    view = replace(trains(), spec=job(runtime="plain", recipe=None, template={}).spec)
+    out = after(view, evicted(view, eviction(), NOW))
+    ended = [replace(each, phase="Succeeded", running=False, exit_code=0) for each in gang()]
+    left = [replace(each, deleting=True, deletion_time=NOW + 30) for each in ended]
+    assert "Complete" not in truth(plan(out, left, NODES, None, NOW))
+    assert truth(plan(out, ended, NODES, None, NOW))["Complete"] == "True", "it was done before"
+
+
 def test_a_moved_gang_holds_its_new_place_at_once_and_only_the_moved_ranks_leave() -> None:
     request = gang_request(trains())
     to = Placed(request, {0: "a", 1: "d", 2: "c"}, "cluster", "cluster")
