@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from drakkar.local import Cluster
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("drakkar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("drakkar")
 
 
 @pytest.fixture(scope="session")

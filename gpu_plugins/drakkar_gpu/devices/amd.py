@@ -11,6 +11,7 @@ from drakkar_gpu.devices.reading import Reading, Readings
 from drakkar_gpu.devices.tool import read
 
 VENDOR_ID = 0x1002
+KFD_FILE = "/dev/kfd"
 MODELS = {
     0x738C: "AMD Instinct MI100",
     0x7408: "AMD Instinct MI250X",
@@ -63,8 +64,6 @@ def reading(sys: Path, index: int, gpu: kfd.KfdGpu, models: Mapping[int, str]) -
     serial = gpu.unique_id or read(folder / "unique_id") or ""
     identity = f"GPU-{serial}" if serial else f"GPU-{gpu.pci_address}"
     hive = gpu.properties.get("hive_id", 0)
-    card = next(iter(sorted(path.name for path in folder.glob("drm/card*"))), "")
-    paths = ["/dev/kfd", f"/dev/dri/{gpu.render}", *([f"/dev/dri/{card}"] if card else ())]
     partition = read(folder / "current_compute_partition")
     memory = gpu.memory_bytes
     if not memory:
@@ -76,7 +75,7 @@ def reading(sys: Path, index: int, gpu: kfd.KfdGpu, models: Mapping[int, str]) -
             model=model,
             memory_bytes=memory,
             pci_address=gpu.pci_address,
-            paths=tuple(paths),
+            paths=(KFD_FILE, *sysfs.drm_files(sys, gpu.pci_address)),
             profile="" if partition in (None, "SPX") else str(partition),
             domain=f"{hive:016x}" if hive else "",
         ),

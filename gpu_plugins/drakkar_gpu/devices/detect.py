@@ -9,6 +9,7 @@ from drakkar_gpu.devices import (
     enflame,
     gaudi,
     hygon,
+    kfd,
     moorethreads,
     neuron,
     tpu,
@@ -51,6 +52,12 @@ PCI_IDS = {
 """PCI vendor ids (pci.ids), to tell a device without its driver from no device."""
 ACCELERATOR_CLASSES = ("0x03", "0x0b40", "0x12")
 """PCI classes of displays (GPUs among them), co-processors and processing accelerators."""
+DEVICE_IDS = {
+    "tpu": tuple(tpu.MODELS),
+    "neuron": ("0x7164", "0x7264", "0x7364"),
+}
+"""PCI device ids (pci.ids) of accelerators whose class says nothing, of vendors whose network cards
+and disks have the same vendor id."""
 TOOLS: Mapping[str, Tool] = {
     "ascend": ascend.TOOL,
     "cambricon": cambricon.TOOL,
@@ -75,10 +82,20 @@ def hardware(sys: Path = SYS) -> dict[str, list[str]]:
             vendor = int(read(path / "vendor") or "0", 16)
         except ValueError:
             continue
-        kind = read(path / "class") or ""
-        if vendor in names and kind.startswith(ACCELERATOR_CLASSES):
-            found.setdefault(names[vendor], []).append(path.name)
+        name = names.get(vendor)
+        if name is not None and _computes(sys, name, path):
+            found.setdefault(name, []).append(path.name)
     return {name: found[name] for name in VENDORS if name in found}
+
+
+def _computes(sys: Path, vendor: str, path: Path) -> bool:
+    if vendor in DEVICE_IDS:
+        return (read(path / "device") or "").lower() in DEVICE_IDS[vendor]
+    kind = read(path / "class") or ""
+    if vendor == "amd" and kind.startswith("0x0300"):
+        # Processors have a small GPU for a screen; those for computing have the KFD driver.
+        return (sys / kfd.NODES).is_dir()
+    return kind.startswith(ACCELERATOR_CLASSES)
 
 
 def make(names: Sequence[str], *, seconds: float = 30.0) -> list[Vendor]:

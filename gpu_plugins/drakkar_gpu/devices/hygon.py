@@ -4,9 +4,10 @@ Layout: JSON of ``hy-smi ... --json`` (DTK 24 and 25), whose tool and driver des
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from drakkar_gpu.devices import kfd, text
+from drakkar_gpu.devices import kfd, sysfs, text
 from drakkar_gpu.devices.amd import kfd_links
 from drakkar_gpu.devices.base import Device, Link, VendorError
 from drakkar_gpu.devices.reading import Reading, Readings, Run, ratio, samples
@@ -14,6 +15,7 @@ from drakkar_gpu.devices.tool import Tool
 
 VENDOR_ID = 0x1D94
 COMMAND = "hy-smi"
+SHARED = ("/dev/kfd", "/dev/mkfd")
 ARGUMENTS = (
     "--showproductname",
     "--showserial",
@@ -77,12 +79,6 @@ def _card(name: str, entry: object) -> Reading:
             model=values.get("Card Series") or values.get("Card series") or "DCU",
             memory_bytes=total,
             pci_address=address,
-            paths=(
-                "/dev/kfd",
-                "/dev/mkfd",
-                f"/dev/dri/card{index}",
-                f"/dev/dri/renderD{128 + index}",
-            ),
         ),
         (),
         samples(
@@ -121,8 +117,15 @@ class Hygon(Readings):
         self._run = run or TOOL
 
     def read(self) -> Sequence[Reading]:
-        """One call of hy-smi."""
-        return parse(self._run(*ARGUMENTS))
+        """One call of hy-smi; the device files are those that the kernel names."""
+        return [
+            replace(reading, device=self._with_files(reading.device))
+            for reading in parse(self._run(*ARGUMENTS))
+        ]
+
+    def _with_files(self, device: Device) -> Device:
+        files = sysfs.drm_files(self._sys, device.pci_address)
+        return replace(device, paths=(*SHARED, *files))
 
     def links(self) -> Sequence[Link]:
         """xGMI of the KFD topology, else PCIe."""

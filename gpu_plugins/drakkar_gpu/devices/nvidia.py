@@ -29,13 +29,16 @@ class Nvidia:
         *,
         fabric_info: Callable[[], Any] = api.fabric_info,
         sys: Path = SYS,
+        mig_minors: Path = Path("/proc/driver/nvidia-caps/mig-minors"),
         clock: Callable[[], float] = time.time,
         watch: bool = True,
     ) -> None:
-        """``clock`` gives epoch seconds. ``watch``: collect Xids in a thread from now on."""
+        """``mig_minors``: the driver's list of the device files that MIG instances need. ``clock``
+        gives epoch seconds. ``watch``: collect Xids in a thread from now on."""
         self._load = load
         self._fabric_info = fabric_info
         self._sys = sys
+        self._mig_minors = mig_minors
         self._clock = clock
         self._watch = watch
         self._lock = threading.Lock()
@@ -144,8 +147,9 @@ class Nvidia:
 
     def _capabilities(self, whole: Device, gpu: int, compute: int) -> list[str]:
         """Device files that let a container use an instance; the driver says their minors."""
-        table = PROC_MINORS if self._sys == SYS else self._sys / "mig-minors"
-        minors = dict(line.rsplit(maxsplit=1) for line in _lines(table) if len(line.split()) == 2)
+        minors = dict(
+            line.rsplit(maxsplit=1) for line in _lines(self._mig_minors) if len(line.split()) == 2
+        )
         minor = whole.paths[0].removeprefix("/dev/nvidia")
         wanted = f"gpu{minor}/gi{gpu}/access", f"gpu{minor}/gi{gpu}/ci{compute}/access"
         return [f"/dev/nvidia-caps/nvidia-cap{minors[name]}" for name in wanted if name in minors]
@@ -233,7 +237,6 @@ class Nvidia:
 
 
 CONTROL = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-PROC_MINORS = Path("/proc/driver/nvidia-caps/mig-minors")
 SWITCHES = "switches"
 
 

@@ -21,6 +21,14 @@ def numa_node(sys: Path, address: str) -> int | None:
     return node if node >= 0 else None
 
 
+def drm_files(sys: Path, address: str) -> tuple[str, ...]:
+    """Device files of a PCI device that is a GPU to the kernel: /dev/dri/renderD128, .../card1."""
+    folder = sys / "bus" / "pci" / "devices" / address / "drm"
+    names = [path.name for path in folder.glob("*")] if address else []
+    wanted = sorted(name for name in names if name.startswith(("renderD", "card")))
+    return tuple(f"/dev/dri/{name}" for name in reversed(wanted))
+
+
 def _way(sys: Path, address: str) -> list[str]:
     """Host bridge, root port, switch ports, ..., device: the folders that lead to a device."""
     path = sys / "bus" / "pci" / "devices" / address

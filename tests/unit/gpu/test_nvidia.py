@@ -42,6 +42,7 @@ def nvidia(nvml: FakeNvml, tmp_path, clock=None, *, watch: bool = False) -> Nvid
         lambda: nvml,
         fabric_info=SimpleNamespace,
         sys=tmp_path,
+        mig_minors=tmp_path / "mig-minors",
         clock=clock or Clock(),
         watch=watch,
     )

@@ -113,6 +113,7 @@ def amd(tmp_path):
                 "ras/umc_err_count": f"ue: {number - 1}\nce: 4\n",
                 "current_compute_partition": "SPX\n",
                 f"drm/card{number}/dev": "226:1\n",
+                f"drm/renderD{127 + number}/dev": "226:128\n",
             },
         )
     return tmp_path
@@ -169,7 +170,11 @@ def test_hygon_links_come_from_the_topology(tmp_path):
         '{"card0": {"PCI Bus": "0000:33:00.0", "vram Total Memory (MiB)": "65520"},'
         ' "card1": {"PCI Bus": "0000:36:00.0", "vram Total Memory (MiB)": "65520"}}'
     )
+    folder = pci(tmp_path, "pci0000:00/0000:00:01.0/0000:33:00.0")
+    write(folder, {"drm/card2/dev": "", "drm/renderD129/dev": ""})
     vendor = Hygon(lambda *_: output, sys=tmp_path)
+    files = ("/dev/kfd", "/dev/mkfd", "/dev/dri/renderD129", "/dev/dri/card2")
+    assert vendor.devices()[0].paths == files
     assert vendor.links() == [Link("DCU-0000:33:00.0", "DCU-0000:36:00.0", LinkKind.FABRIC, 400)]
 
 

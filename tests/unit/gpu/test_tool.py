@@ -163,22 +163,32 @@ def test_errors_pass_through_the_bound(tmp_path):
 
 
 def test_hardware_by_its_pci_ids(tmp_path):
-    for at, (vendor, kind) in enumerate(
+    for at, (vendor, device, kind) in enumerate(
         [
-            ("0x19e5", "0x120000"),
-            ("0x10de", "0x030200"),
-            ("0x10de", "0x068000"),  # an NVSwitch
-            ("0x8086", "0x030000"),
-            ("0x1002", "0x038000"),
-            ("what", "0x030000"),
+            ("0x19e5", "0xd802", "0x120000"),
+            ("0x10de", "0x2330", "0x030200"),
+            ("0x10de", "0x22a3", "0x068000"),  # an NVSwitch
+            ("0x8086", "0x0000", "0x030000"),
+            ("0x1002", "0x74a1", "0x038000"),
+            ("0x1002", "0x13c0", "0x030000"),  # a screen's
+            ("0x1ae0", "0x0042", "0x020000"),  # a network card
+            ("0x1ae0", "0x0063", "0x088000"),
+            ("0x1d0f", "0x7364", "0x088000"),
+            ("0x1d0f", "0x8061", "0x010802"),  # a disk
+            ("what", "0x0000", "0x030000"),
         ]
     ):
-        pci(tmp_path, f"pci0000:00/0000:00:0{at}.0", vendor=vendor, **{"class": kind})
+        way = f"pci0000:00/0000:00:{at:02x}.0"
+        pci(tmp_path, way, vendor=vendor, device=device, **{"class": kind})
     assert hardware(tmp_path) == {
         "nvidia": ["0000:00:01.0"],
         "amd": ["0000:00:04.0"],
         "ascend": ["0000:00:00.0"],
+        "tpu": ["0000:00:07.0"],
+        "neuron": ["0000:00:08.0"],
     }
+    (tmp_path / "class/kfd/kfd/topology/nodes").mkdir(parents=True)
+    assert hardware(tmp_path)["amd"] == ["0000:00:04.0", "0000:00:05.0"]
     assert hardware(tmp_path / "absent") == {}
 
 
