@@ -58,11 +58,20 @@ class Nvidia:
             try:
                 return work(nvml)
             except nvml.NVMLError as error:
+                if code(error) in api.START_AGAIN:
+                    self._forget()
                 raise VendorError(f"nvidia: NVML: {error}") from error
             except (UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
                 raise VendorError(
                     f"nvidia: NVML answers what is not understood: {error}"
                 ) from error
+
+    def _forget(self) -> None:
+        self._nvml = None
+        self._known.clear()
+        if self._events is not None:
+            self._events.stop()
+            self._events = None
 
     def devices(self) -> Sequence[Device]:
         """Whole GPUs, each followed by its MIG instances. A GPU that NVML has lost stays listed as
@@ -76,7 +85,7 @@ class Nvidia:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
                 device = self._device(nvml, handle, index)
             except nvml.NVMLError as error:
-                if code(error) not in (api.ERROR_LOST, api.ERROR_RESET_REQUIRED):
+                if code(error) not in api.GONE:
                     raise
                 if index in self._known:
                     found.append(self._known[index][1])
@@ -172,7 +181,7 @@ class Nvidia:
             if gbps:
                 found.append(Link(device.id, peer.id, LinkKind.FABRIC, gbps))
                 continue
-            level = maybe(nvml, nvml.nvmlDeviceGetTopologyCommonAncestor, one, other)
+            level = answering(nvml, nvml.nvmlDeviceGetTopologyCommonAncestor, one, other)
             kind = _kind(level) if level is not None else sysfs.distance(self._sys, device, peer)
             if kind is not LinkKind.SYSTEM:
                 found.append(Link(device.id, peer.id, kind))
@@ -182,14 +191,14 @@ class Nvidia:
         """Gbit/s of a GPU's working NVLinks by the PCI address that they lead to."""
         found: dict[str, float] = {}
         for link in range(api.MAX_LINKS):
-            state = maybe(nvml, nvml.nvmlDeviceGetNvLinkState, handle, link)
+            state = answering(nvml, nvml.nvmlDeviceGetNvLinkState, handle, link)
             if state != 1:
                 continue
-            version = maybe(nvml, nvml.nvmlDeviceGetNvLinkVersion, handle, link) or 0
-            kind = maybe(nvml, nvml.nvmlDeviceGetNvLinkRemoteDeviceType, handle, link)
+            version = answering(nvml, nvml.nvmlDeviceGetNvLinkVersion, handle, link) or 0
+            kind = answering(nvml, nvml.nvmlDeviceGetNvLinkRemoteDeviceType, handle, link)
             remote = SWITCHES
             if kind == api.REMOTE_GPU:
-                bus = maybe(nvml, nvml.nvmlDeviceGetNvLinkRemotePciInfo, handle, link)
+                bus = answering(nvml, nvml.nvmlDeviceGetNvLinkRemotePciInfo, handle, link)
                 if bus is None:
                     continue
                 remote = text.pci(_text(bus.busId), "nvidia: bus of an NVLink's peer")
@@ -226,7 +235,7 @@ class Nvidia:
             try:
                 found += _samples(nvml, handle, device)
             except nvml.NVMLError as error:
-                if code(error) not in (api.ERROR_LOST, api.ERROR_RESET_REQUIRED):
+                if code(error) not in api.GONE:
                     raise
         return found
 
@@ -256,17 +265,22 @@ def maybe(nvml: Nvml, call: Callable[..., T], *arguments: Any) -> T | None:
         raise
 
 
+def answering(nvml: Nvml, call: Callable[..., T], *arguments: Any) -> T | None:
+    """As ``maybe``, and None also if the GPU is lost."""
+    try:
+        return maybe(nvml, call, *arguments)
+    except nvml.NVMLError as error:
+        if code(error) in api.GONE:
+            return None
+        raise
+
+
 def _active(nvml: Nvml, handle: Handle) -> int:
     """How many NVLinks work; none on a GPU that is lost."""
-    try:
-        return sum(
-            maybe(nvml, nvml.nvmlDeviceGetNvLinkState, handle, link) == 1
-            for link in range(api.MAX_LINKS)
-        )
-    except nvml.NVMLError as error:
-        if code(error) in (api.ERROR_LOST, api.ERROR_RESET_REQUIRED):
-            return 0
-        raise
+    return sum(
+        answering(nvml, nvml.nvmlDeviceGetNvLinkState, handle, link) == 1
+        for link in range(api.MAX_LINKS)
+    )
 
 
 def _samples(nvml: Nvml, handle: Handle, device: Device) -> list[Sample]:

@@ -118,7 +118,7 @@ def device_faults(
         recovery = recovery_action(nvml, handle)
         found = list(_state(nvml, handle, device.id, links))
     except nvml.NVMLError as error:
-        if _code(error) not in (api.ERROR_LOST, api.ERROR_RESET_REQUIRED):
+        if _code(error) not in api.GONE:
             raise
         recovery = None
         lost = "lost" if _code(error) == api.ERROR_LOST else "reset-required"

@@ -57,7 +57,11 @@ NOT_SUPPORTED = frozenset({2, 3, 4, 6, 13, 21, 25, 26, 27})
 version mismatch, deprecated, not ready: the device has no such value, or does not tell us."""
 ERROR_TIMEOUT = 10
 ERROR_LOST = 15
-ERROR_RESET_REQUIRED = 16
+GONE = frozenset({ERROR_LOST, 16})
+"""The GPU is lost, or needs a reset before it answers again."""
+START_AGAIN = frozenset({1, 9, 18, 999})
+"""Uninitialized, driver not loaded, library and driver of different versions, unknown: the driver was
+unloaded or updated, and NVML must be initialised anew."""
 MAX_LINKS = 36
 ECC_CORRECTED, ECC_UNCORRECTED = 0, 1
 ECC_VOLATILE = 0

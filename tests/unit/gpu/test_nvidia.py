@@ -165,6 +165,7 @@ def test_a_lost_gpu_stays_listed_and_does_not_hide_the_others(tmp_path):
     (fault,) = vendor.faults()
     assert (fault.device, fault.code, fault.severity) == ("GPU-1", "lost", Severity.FATAL)
     assert {s.device for s in vendor.metrics()} == {"GPU-0", "GPU-2"}
+    assert [(x.a, x.b) for x in vendor.links()] == [("GPU-0", "GPU-2")]
 
 
 def test_metrics(tmp_path):
@@ -193,13 +194,19 @@ def test_a_gpu_that_tells_little(tmp_path):
 def test_errors_of_nvml_are_vendor_errors(tmp_path):
     nvml = FakeNvml(hgx(1))
     vendor = nvidia(nvml, tmp_path)
-    nvml.closed = True
-    with pytest.raises(VendorError, match="nvidia: NVML: Error"):
-        vendor.devices()
-    nvml.closed = False
     nvml.gpus[0].bus = "somewhere"
     with pytest.raises(VendorError, match="bus of GPU 0: 'somewhere' is not a PCI address"):
         vendor.devices()
+
+
+def test_nvml_is_started_anew_when_the_driver_was_reloaded(tmp_path):
+    machines = [FakeNvml(hgx(1)), FakeNvml(hgx(2))]
+    vendor = Nvidia(lambda: machines[0], fabric_info=SimpleNamespace, sys=tmp_path, watch=False)
+    assert len(vendor.devices()) == 1
+    machines.pop(0).closed = True
+    with pytest.raises(VendorError, match="nvidia: NVML: Error"):
+        vendor.devices()
+    assert len(vendor.devices()) == 2
 
 
 def test_without_a_driver_the_error_says_so():
