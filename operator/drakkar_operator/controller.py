@@ -131,7 +131,9 @@ class Controller:
             self._clock(),
             replace(context, report_age=self._reports.age(job.uid)),
         )
-        job = await self._executor.write_status(job, plan.status)
+        if plan.request is None or plan.actions or job.raw.get("status"):
+            job = await self._executor.write_status(job, plan.status)
+        # Else it came just now: the scheduler's decision follows at once and is its first status.
         self._start_refusals_anew(job)
         if plan.request is None:
             self._scheduler.withdraw(key)

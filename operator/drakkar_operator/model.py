@@ -12,6 +12,8 @@ from drakkar.devices import DeviceFault
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
 
 Amounts = Mapping[str, int]
+UNSCHEDULABLE = "Unschedulable"
+"""Waiting reason of a pod that kube-scheduler refuses to bind."""
 NO_LIMIT = 1 << 60
 """An amount that nothing reaches."""
 

@@ -18,6 +18,7 @@ from drakkar.quantity import amount
 from drakkar.v1alpha1.queue import UNLIMITED
 from drakkar_operator.model import (
     NO_LIMIT,
+    UNSCHEDULABLE,
     Amounts,
     Flavor,
     NodeView,
@@ -101,6 +102,14 @@ def _trainer_status(spec: Object, status: Object) -> Object:
     return next((s for s in statuses if s["name"] == name), {})
 
 
+def _refusal(status: Object) -> str | None:
+    """Why kube-scheduler does not bind the pod; None if it has not said that it can't."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == UNSCHEDULABLE:
+            return str(condition.get("message") or UNSCHEDULABLE)
+    return None
+
+
 def _waiting_reason(status: Object, trainer: Object) -> str:
     waiting: Object = (trainer.get("state") or {}).get("waiting") or {}
     reason: str = waiting.get("reason") or ""
@@ -137,6 +146,7 @@ def pod(raw: Object) -> PodView:
     trainer = _trainer_status(spec, status)
     state: Object = trainer.get("state") or {}
     terminated: Object = state.get("terminated") or {}
+    refusal = _refusal(status)
     deletion = meta.get("deletionTimestamp")
     replica = labels.get(LABEL_REPLICA, "")
     job = labels.get(LABEL_JOB)
@@ -158,11 +168,11 @@ def pod(raw: Object) -> PodView:
         replica=int(replica) if replica.isdecimal() and len(replica) < 10 else None,
         running="running" in state,
         reason=status.get("reason") or "",
-        message=status.get("message") or terminated.get("reason") or "",
+        message=refusal or status.get("message") or terminated.get("reason") or "",
         exit_code=terminated.get("exitCode"),
         broken_devices=_broken_devices(status),
         termination_message=terminated.get("message") or "",
-        waiting_reason=_waiting_reason(status, trainer),
+        waiting_reason=UNSCHEDULABLE if refusal else _waiting_reason(status, trainer),
     )
 
 

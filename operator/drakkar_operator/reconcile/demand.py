@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from drakkar.v1alpha1.recipes import usable_sizes
-from drakkar.v1alpha1.trainingjob import Placement
+from drakkar.v1alpha1.trainingjob import Placement, TrainingJobSpec
 from drakkar_operator.model import JobView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.render.pods import training_pod
@@ -15,6 +16,9 @@ from drakkar_operator.scheduling.workload import Running
 
 _ANY_IMAGE = WorkerSettings(image="any")
 """Settings don't change what a pod asks for."""
+_MOST_RENDERED = 20_000
+_RENDERED: dict[tuple[str, str], tuple[TrainingJobSpec, Mapping[str, Any]]] = {}
+"""(job UID, role) -> the spec, and what it came to."""
 
 
 def gang_request(
@@ -36,10 +40,7 @@ def gang_request(
     roles: list[Role] = []
     for name, replicas, groups in parts or [("", size, spec.topology.groups)]:
         first = sum(role.replicas for role in roles)
-        pod = training_pod(job, first, "", _ANY_IMAGE)["spec"]
-        roles.append(
-            Role(replicas, pod_requests(pod), name, groups=tuple(groups), **rules_of_pod(pod))
-        )
+        roles.append(Role(replicas, name=name, groups=tuple(groups), **_pod_part(job, name, first)))
     if spares:
         roles.append(roles[-1].spare(spares))
     return GangRequest(
@@ -51,6 +52,21 @@ def gang_request(
         avoid=avoid,
         sizes=usable_sizes(spec) if spec.elastic and not fixed else (),
     )
+
+
+def _pod_part(job: JobView, role: str, replica: int) -> Mapping[str, Any]:
+    """The arguments of a Role that its pods decide, kept as long as the job's spec is the same.
+
+    Rendering a pod costs much more than comparing two specs, and is asked for at every look.
+    """
+    known = _RENDERED.get((job.uid, role))
+    if known is None or known[0] != job.spec:
+        pod = training_pod(job, replica, "", _ANY_IMAGE)["spec"]
+        known = job.spec, {"requests": pod_requests(pod), **rules_of_pod(pod)}
+        if len(_RENDERED) >= _MOST_RENDERED:
+            _RENDERED.pop(next(iter(_RENDERED)), None)
+        _RENDERED[job.uid, role] = known
+    return known[1]
 
 
 def placed_request(request: GangRequest, placement: Placement) -> GangRequest:

@@ -165,10 +165,15 @@ def _usable(seen: Observed, name: str, role: Role) -> bool:
     )
 
 
+def pods_run(draft: Draft) -> str:
+    """How many of the gang's pods run."""
+    return f"{draft.ready_replicas} of {draft.replicas} pods run"
+
+
 def _waiting_for(draft: Draft, seen: Observed) -> str:
     """What keeps the gang from training, most telling first."""
     total = draft.replicas
-    parts = [f"{draft.ready_replicas} of {total} pods run"]
+    parts = [pods_run(draft)]
     if seen.context.creation_error is not None:
         parts.append(f"pods can't be created: {seen.context.creation_error.message}")
     usual = ("", "ContainerCreating", "PodInitializing")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from drakkar.v1alpha1.trainingjob import Restart
-from drakkar_operator.model import PodView
+from drakkar_operator.model import UNSCHEDULABLE, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.conditions import Reason
 from drakkar_operator.reconcile.draft import Draft
@@ -20,6 +20,8 @@ from drakkar_operator.render.pods import GRACE_SECONDS, pod_name
 
 UNBOUND_SECONDS = 60.0
 """How long a pod may wait for kube-scheduler to bind it."""
+REFUSED_SECONDS = 10.0
+"""The same once it said that it can't: what was there just before may be leaving."""
 
 
 def record_losses(draft: Draft, seen: Observed) -> None:
@@ -154,11 +156,15 @@ def _unbound(draft: Draft, seen: Observed, pod: PodView) -> Loss | None:
     node = seen.nodes.get(place)
     if node is None or not node.ready or node.unschedulable:
         return Loss("Refused", f"{pod.name}: {place} takes no pods any more", counted=False)
-    left = pod.created + UNBOUND_SECONDS - seen.now
+    refused = pod.waiting_reason == UNSCHEDULABLE
+    left = pod.created + (REFUSED_SECONDS if refused else UNBOUND_SECONDS) - seen.now
     if left > 0:
         draft.look_again_in(left)
         return None
-    return Loss("Refused", f"{pod.name}: kube-scheduler does not bind it to {place}", counted=False)
+    why = f": {pod.message}" if refused else ""
+    return Loss(
+        "Refused", f"{pod.name}: kube-scheduler does not bind it to {place}{why}", counted=False
+    )
 
 
 def _place(draft: Draft, pod: PodView) -> str | None:

@@ -83,7 +83,8 @@ def placed(job: JobView, place: Placement, now: float) -> Plan:
     moved = not draft.set(cond.ADMITTED, "True", Reason.PLACED, message)
     draft.event("Normal", "Moved" if moved else Reason.PLACED, message)
     if not job.status.start_time:
-        draft.set(cond.RUNNING, "False", Reason.STARTING, "pods are being created")
+        # In the words of the next look, which then has no news to write.
+        draft.set(cond.RUNNING, "False", Reason.STARTING, gang.pods_run(draft))
     return draft.plan()
 
 

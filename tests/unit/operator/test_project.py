@@ -225,3 +225,25 @@ def test_broken_devices_are_no_room_at_once(allocatable: int, expected: int) -> 
 def test_an_annotation_that_cannot_be_read_is_passed_over() -> None:
     raw = {"metadata": {"name": "n", "annotations": {"drakkar.dev/device-faults": "{"}}}
     assert node(raw).faults == {}
+
+
+def test_a_pod_that_kube_scheduler_refuses() -> None:
+    raw = {
+        "metadata": {"namespace": "n", "name": "p", "uid": "u"},
+        "spec": {"containers": [container()]},
+        "status": {
+            "phase": "Pending",
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/1 nodes are available",
+                }
+            ],
+        },
+    }
+    view = pod(raw)
+    assert (view.waiting_reason, view.message) == ("Unschedulable", "0/1 nodes are available")
+    raw["status"]["conditions"][0] |= {"status": "True", "reason": "Scheduled"}
+    assert pod(raw).waiting_reason == ""

@@ -516,6 +516,26 @@ def test_a_pod_that_kube_scheduler_leaves_unbound_is_placed_anew() -> None:
     assert deleted(plan(job(admitted()), pods, cordoned, None, NOW)) == {"gpt-1": False}
 
 
+def test_a_pod_that_kube_scheduler_refuses_is_placed_anew_soon_in_its_words() -> None:
+    refused = pod(
+        1,
+        node=None,
+        phase="Pending",
+        running=False,
+        created=NOW - 4,
+        waiting_reason="Unschedulable",
+        message="0/4 nodes are available: 1 Insufficient cpu",
+    )
+    pods = [pod(0), refused, pod(2)]
+    result = plan(job(admitted()), pods, NODES, None, NOW)
+    assert (deleted(result), result.requeue_after) == ({}, pytest.approx(6))
+    late = plan(job(admitted()), pods, NODES, None, NOW + 7)
+    assert deleted(late) == {"gpt-1": False}
+    (restart,) = late.status.restarts
+    assert (restart.reason, restart.counted) == ("Refused", False)
+    assert restart.message.endswith("to b: 0/4 nodes are available: 1 Insufficient cpu")
+
+
 def test_pods_that_leave_and_pods_that_are_vouched_for_are_looked_at_again() -> None:
     released = unplaced(job(running()), "no room", NOW)
     leaving = [pod(1, deleting=True)]
