@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 import asyncio
 import logging
+import signal
 import statistics
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -159,8 +160,14 @@ async def measure(options: argparse.Namespace, cluster: Cluster) -> dict[str, li
                 async with Track.on(cluster, who) as track:
                     rows: list[Row] = []
                     for load in options.workloads:
-                        print(f"round {round_ + 1}, {name}: {load} ...", flush=True)
-                        rows += await WORKLOADS[load](track, options.scale)
+                        print(f"round {round_ + 1}, {name}: {load}", flush=True)
+                        try:
+                            rows += (new := await WORKLOADS[load](track, options.scale))
+                            for row in new:
+                                print(f"    {row.workload} {row.what}: {row.value:.2f}", flush=True)
+                        except TimeoutError as error:
+                            print(f"    given up: {error}", flush=True)
+                            await track.clear()
                 found[name].append(rows)
     return found
 
@@ -200,6 +207,8 @@ def main() -> None:
     if unknown := set(options.workloads) - set(WORKLOADS):
         raise SystemExit(f"no workload {', '.join(unknown)}: {', '.join(WORKLOADS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    # Asked to end, it leaves no operator behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cluster = Cluster.load_or_up(nodes=1)
     try:
         show(asyncio.run(measure(options, cluster)))

@@ -107,6 +107,8 @@ class Drakkar:
             )
             await rest.patch(path, crd, "apply", {"fieldManager": "bench", "force": "true"})
         await until(lambda: _served(rest), 60, "the kinds are served")
+        # The API server works for some seconds on what new kinds mean to its clients.
+        await asyncio.sleep(5.0)
         profiled = ["-m", "cProfile", "-o", str(self._profile)] if self._profile else []
         command = [
             *(sys.executable, "-P", *profiled, "-m", "drakkar_operator"),

@@ -170,7 +170,7 @@ class Track:
         run.used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
         self._run = None
         if not keep:
-            await self.withdraw(gangs)
+            await self.clear()
         return run
 
     async def withdraw(self, gangs: Sequence[Gang]) -> None:
