@@ -24,6 +24,8 @@ _Test = Callable[[BoolArray], bool]
 
 MOST_DOMAINS = 16
 """Domains that are looked at closely."""
+MOST_ASKED = 4
+"""Domains that are looked at where sums can't tell for certain whether a request fits."""
 MOST_EXACT = 8
 """Gangs of which all subsets may be tried."""
 
@@ -102,7 +104,10 @@ class Choice:
         if self._quota_matters:
             high = np.maximum(high, self._first(0, self._within_quota))
         if not rooms.exact:
-            for each in np.flatnonzero(high <= count).tolist():
+            # What is enough may not be: the most promising domains are asked one by one.
+            order = np.argsort(high, kind="stable")
+            high[order[MOST_ASKED:]] = count + 1
+            for each in order[:MOST_ASKED].tolist():
                 fits = rooms.within(each).fits
                 high[each] = self._first(int(high[each]), fits)
         return high
