@@ -41,10 +41,9 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
     if not missing:
         _complete_spares(draft, seen)
         return
-    if seen.scope == "gang" and any(pod.deleting for pod in seen.pods):
-        return
+    leaves = seen.scope == "gang" and any(pod.deleting for pod in seen.pods)
     # A rank that ended well can't meet its successors: it has to come back with them.
-    for pod in seen.pods:
+    for pod in seen.pods if not leaves else ():
         if pod.phase == "Succeeded" and not pod.deleting:
             draft.delete(pod.name, pod.uid)
     pause = backoff_left(draft.restarts, seen.job.spec.fault_tolerance, seen.now)
@@ -60,6 +59,8 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
     if unusable:
         fixed = {r: node for r, node in enumerate(places) if r not in unusable}
         _request(draft, gang_request(seen.job, fixed=fixed, avoid=avoid))
+        return
+    if leaves:
         return
     draft.actions.append(EnsureService())
     draft.actions.extend(CreatePod(replica, places[replica]) for replica in missing)
