@@ -20,6 +20,7 @@ from drakkar_operator.scheduler import Scheduler
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.forecast import Forecast
 from drakkar_operator.scheduling.queueing import Decision
+from drakkar_operator.scheduling.request import Key
 from drakkar_operator.scheduling.workload import Pending
 
 
@@ -72,7 +73,7 @@ class Planner:
                 each.answer or _answer(each.job, by_key[each.job.key], expected.get(each.job.key))
                 for each in asked
             ],
-            held_up=_held_up(before, by_key) if case is not before else [],
+            held_up=_held_up(before, by_key, {each.job.key for each in asked}),
         )
 
     async def _judge(self, job: JobView) -> _Asked:
@@ -149,10 +150,12 @@ def _answer(job: JobView, decision: Decision, expected: Forecast | None) -> JobP
     )
 
 
-def _held_up(before: Case, after: dict[tuple[str, str], Decision]) -> list[str]:
+def _held_up(before: Case, after: dict[Key, Decision], asked: set[Key]) -> list[str]:
     """Waiting jobs that would be placed by a cycle now, but not with those that are planned."""
     return [
         "/".join(decision.key)
         for decision in before.decide()
-        if decision.placed is not None and after[decision.key].placed is None
+        if decision.placed is not None
+        and decision.key not in asked
+        and after[decision.key].placed is None
     ]

@@ -108,6 +108,4 @@ def test_gangs_come_through_a_stream_of_foreign_pods_whole_and_uncounted(lab: La
     assert met, "nobody was refused: the test has not tried what it is for"
     for at in range(GANGS):
         status = lab.phase(f"gang-{at}", "Complete", seconds=120)
-        assert status.get("restartCount", 0) == 0
-        reasons = {restart["reason"] for restart in status.get("restarts", ())}
-        assert reasons <= {"Refused", "PodDeleted"}, status["restarts"]
+        assert status.get("restartCount", 0) == 0, status["restarts"]
