@@ -21,20 +21,18 @@ from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.leader import NotLeaderError
 from drakkar_operator.cluster.rest import ApiError
 from drakkar_operator.cluster.workqueue import WorkQueue
+from drakkar_operator.holdings import Holdings
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import Amounts, JobView, NodeView, PodView
 from drakkar_operator.outlook import Lookout, is_news
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
 from drakkar_operator.reconcile.demand import (
-    gang_request,
-    leaving_gang,
     placed_request,
-    running_gang,
 )
 from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduling.case import Case
-from drakkar_operator.scheduling.decision import Eviction, Placed, Reservation, reservations
+from drakkar_operator.scheduling.decision import Eviction, Placed
 from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
@@ -79,17 +77,6 @@ class _Waiting:
     """What the request was made against."""
 
 
-@dataclass(slots=True)
-class _Demand:
-    """What a job takes; kept because rendering a pod is not free."""
-
-    generation: int
-    request: GangRequest | None
-    job: JobView | None = None
-    """The state of the job that ``running`` was made of."""
-    running: Running | None = None
-
-
 class Scheduler:
     """``want`` and ``withdraw`` are called by the reconciler; keys are "namespace/name"."""
 
@@ -112,7 +99,6 @@ class Scheduler:
         self._pace = pace or Pace()
         self._clock = clock
         self._waiting: dict[str, _Waiting] = {}
-        self._demands: dict[str, _Demand] = {}
         self._told: dict[str, float] = {}
         self._uncertain: set[str] = set()
         self._lookout = Lookout()
@@ -123,6 +109,7 @@ class Scheduler:
         self._reminder: asyncio.TimerHandle | None = None
         """Set while reasons wait to be written."""
         self._state = ClusterState(caches.levels)
+        self._holdings = Holdings(jobs, caches, clock=clock)
         caches.pods.subscribe(self._on_pod)
         caches.nodes.subscribe(self._on_node)
         caches.queues.subscribe(self._on_queue)
@@ -220,7 +207,7 @@ class Scheduler:
         return Case(
             snapshot=self._snapshot(),
             pending=pending,
-            running=(*self._running(self._placed_jobs()), *self._leaving()),
+            running=(*self._running(), *self._holdings.leaving()),
             queues={name: entry.view for name, entry in self._caches.queues.items.items()},
             now=self._clock(),
         )
@@ -228,8 +215,8 @@ class Scheduler:
     def used(self) -> dict[str, Amounts]:
         """What the placed gangs of each queue request together."""
         totals: dict[str, dict[str, int]] = {}
-        for key, job in self._placed_jobs():
-            demand = self._demand(key, job)
+        for job in self._holdings.placed.values():
+            demand = self._holdings.demand(job)
             if job.spec.queue is None or demand is None:
                 continue
             assert job.status.placement is not None
@@ -281,80 +268,20 @@ class Scheduler:
                 )
         return pending
 
-    def _running(self, placed: Iterable[tuple[str, JobView]]) -> Iterable[Running]:
+    def _running(self) -> Iterable[Running]:
         """The gangs that hold all their nodes; those with ranks to place are pending."""
-        for key, job in placed:
+        for key, job in self._holdings.placed.items():
             waiting = self._waiting.get(key)
             if waiting is not None and not _extra(job, waiting.request):
                 continue
-            if self._demand(key, job) is None:
-                continue
-            priority = self._caches.priority_of(job.spec.priority_class_name)
-            known = self._demands[job.uid]
-            # Made anew for each state of the job: what is left to do was true when it was told.
-            if known.job is not job or known.running is None or known.running.priority != priority:
-                assert known.request is not None
-                known.job = job
-                known.running = running_gang(job, known.request, priority, self._clock())
-            yield known.running
-
-    def _leaving(self) -> Iterable[Running]:
-        """What gangs still hold that gave up their places."""
-        for key, job in self._jobs.items.items():
-            pods = self._caches.pods_of(job.uid)
-            demand = self._demand(key, job) if pods else None
-            gang = leaving_gang(job, demand, pods) if demand is not None else None
+            gang = self._holdings.running(job)
             if gang is not None:
                 yield gang
 
     def _snapshot(self) -> Snapshot:
         self._state.set_levels(self._caches.levels)
-        return self._state.snapshot(self._reservations())
-
-    def _reservations(self) -> Iterable[Reservation]:
-        """Ranks that hold a place by decision but have no bound pod there."""
-        for key, job in self._placed_jobs():
-            place = job.status.placement
-            assert place is not None
-            waiting = self._waiting.get(key)
-            moving = set(waiting.request.missing) if waiting else set()
-            there = {
-                pod.replica
-                for pod in self._caches.pods_of(job.uid)
-                if pod.replica is not None
-                and pod.replica < len(place.nodes)
-                and pod.node == place.nodes[pod.replica]
-                and not pod.finished
-            }
-            if len(there) == len(place.nodes) and not place.spares:
-                continue
-            demand = self._demand(key, job)
-            if demand is None:
-                continue
-            absent = {
-                replica: node
-                for replica, node in enumerate([*place.nodes, *place.spares])
-                if replica not in there and replica not in moving
-            }
-            yield from reservations(placed_request(demand, place), absent)
-
-    def _placed_jobs(self) -> list[tuple[str, JobView]]:
-        return [
-            (key, job)
-            for key, job in self._jobs.items.items()
-            if job.status.placement is not None and not cond.finished(job.status.conditions)
-        ]
-
-    def _demand(self, key: str, job: JobView) -> GangRequest | None:
-        known = self._demands.get(job.uid)
-        if known is None or known.generation != job.generation:
-            try:
-                request = gang_request(job)
-            except ValueError as error:
-                log.warning("demand unknown", job=key, error=str(error))
-                request = None
-            known = self._demands[job.uid] = _Demand(job.generation, request)
-        return known.request
+        moving = {key: waiting.request for key, waiting in self._waiting.items()}
+        return self._state.snapshot(self._holdings.reservations(moving))
 
     async def _write(self, decision: Decision) -> None:
         key = "/".join(decision.key)
@@ -475,8 +402,6 @@ class Scheduler:
             self._wake.set()
 
     def _on_job(self, old: JobView | None, new: JobView | None) -> None:
-        if new is None and old is not None:
-            self._demands.pop(old.uid, None)
         if old is None or old.status.placement is None:
             return
         if (

@@ -297,7 +297,7 @@ async def test_a_deleted_job_is_forgotten(world: World):
     await asyncio.sleep(5)
     core = process.core
     assert not core.controller._uids
-    assert not core.scheduler._demands
+    assert len(core.scheduler._holdings) == 0
     assert not core.caches._by_job
     # The same name again is a new job.
     world.kube.put(JOBS, training_job("a"))
