@@ -43,25 +43,28 @@ class Tool:
         program = self.find()
         if program is None:
             raise VendorError(f"{self.name} is not installed: not on PATH{self._also()}")
-        with tempfile.TemporaryFile() as errors:
-            try:
-                process = subprocess.Popen(
-                    [program, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    env={**os.environ, "LC_ALL": "C"},
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise VendorError(f"{command}: {error.strerror or error}") from error
-            output = self._output(process, command)
-            if process.returncode:
-                errors.seek(0)
-                said = (errors.read(2000) or output[-2000:]).decode(errors="replace").strip()
-                raise VendorError(
-                    f"{command}: exit status {process.returncode}: {said or 'no message'}"
-                )
+        try:
+            with tempfile.TemporaryFile() as errors:
+                return self._run([program, *arguments], command, errors)
+        except OSError as error:
+            raise VendorError(f"{command}: {error.strerror or error}") from error
+
+    def _run(self, argv: Sequence[str], command: str, errors: IO[bytes]) -> str:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+        )
+        output = self._output(process, command)
+        if process.returncode:
+            errors.seek(0)
+            said = (errors.read(2000) or output[-2000:]).decode(errors="replace").strip()
+            raise VendorError(
+                f"{command}: exit status {process.returncode}: {said or 'no message'}"
+            )
         return output.decode(errors="replace")
 
     def _also(self) -> str:
@@ -94,7 +97,7 @@ class Tool:
 
 
 def _read(stream: IO[bytes], collected: list[bytes]) -> None:
-    with suppress(OSError, ValueError):
+    with stream, suppress(OSError, ValueError):
         collected.append(stream.read(MAX_OUTPUT + 1))
 
 

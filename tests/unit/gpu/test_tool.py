@@ -102,6 +102,8 @@ def test_one_that_can_not_be_ended_is_not_started_twice(program, monkeypatch):
     finally:
         for pid in killed:
             kill(pid, 9)
+        if hangs._hanging is not None:
+            hangs._hanging.wait(60)
     assert starts.read_text() == "x\n"
 
 
