@@ -12,7 +12,8 @@ INTRODUCTION = """
 
 What Drakkar knows of each accelerator: for model FLOP/s utilisation, for planning, for simulated
 devices, and for the bandwidths of a topology. The figures are the sources' own, none was measured
-here. A dash is a figure that the chip doesn't have or that no source gives; nothing is guessed.
+here, and they were written down by hand: check one before much depends on it. A dash is a figure
+that the chip doesn't have or that no source gives; nothing is guessed.
 
 - Peaks are those of dense matrix products in TFLOP/s (TOP/s for int8); of a figure "with sparsity"
   half is taken.

@@ -1,7 +1,7 @@
 """What NVIDIA's driver reports as Xid, by how NVIDIA says to answer it.
 
 Source: NVIDIA, XID Errors documentation, "Analyzing Xid Errors with the Xid Catalog" (Ampere and
-newer), read in 2026. An Xid that a program caused leaves its GPU well.
+newer). An Xid that a program caused leaves its GPU well.
 """
 
 from dataclasses import dataclass
