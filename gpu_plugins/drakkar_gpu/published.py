@@ -1,6 +1,5 @@
 """What a node's object says of its devices, and what must change for it to say so. Pure."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,8 @@ from drakkar.devices import (
     show_devices,
     show_faults,
 )
+from drakkar.fabric import cloud
+from drakkar.fabric.places import label_changes, label_value
 from drakkar_gpu.devices.base import Device, Severity
 from drakkar_gpu.health import Health
 from drakkar_gpu.links import RANKS, SAME_CHIP, LinkMatrix
@@ -63,11 +64,6 @@ class Changes:
     """A merge patch of the node."""
     status: Mapping[str, Any] = field(default_factory=dict)
     """A strategic merge patch of its status."""
-
-
-def label_value(text: str) -> str:
-    """The text as a label's value: NVIDIA H100 80GB HBM3 is NVIDIA-H100-80GB-HBM3."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", text)[:63].strip("-_.")
 
 
 def wanted(facts: Sequence[Facts]) -> Wanted:
@@ -182,6 +178,7 @@ def changes(node: Object, want: Wanted, now: str) -> Changes:
         want.annotations,
         (ANNOTATION_DEVICES, ANNOTATION_FAULTS),
     )
+    labels.update(_place(node))
     if labels:
         metadata["labels"] = labels
     if annotations:
@@ -196,6 +193,13 @@ def changes(node: Object, want: Wanted, now: str) -> Changes:
             "spec": {"taints": taints},
         }
     return Changes(patch, _status(node, want.condition, now))
+
+
+def _place(node: Object) -> dict[str, str]:
+    """Block and rack from what the cloud says; what the node says already is left as it is."""
+    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
+    place = label_changes(labels, cloud.place(labels))
+    return {key: value for key, value in place.items() if key not in labels}
 
 
 def with_taint(node: Object, key: str, taint: Mapping[str, str] | None) -> list[Any] | None:

@@ -20,6 +20,7 @@ from drakkar_operator.cluster.queue_status import QueueStatus
 from drakkar_operator.cluster.recorder import Recorder
 from drakkar_operator.cluster.reports import Reports
 from drakkar_operator.cluster.rest import ApiError, Rest
+from drakkar_operator.cluster.topology_status import TopologyStatus
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.controller import Controller
 from drakkar_operator.endpoints import application
@@ -109,6 +110,7 @@ class Core:
             scheduler=self.scheduler,
             clock=wall,
         )
+        self.topology_status = TopologyStatus(rest, caches=self.caches, check=self.leader.check)
         self.queue_status = QueueStatus(
             rest,
             caches=self.caches,
@@ -179,7 +181,11 @@ class Core:
         workers = [
             _task(self.queue.work(self.controller.handle)) for _ in range(self.settings.workers)
         ]
-        cycles = [_task(self.scheduler.run()), _task(self.queue_status.run())]
+        cycles = [
+            _task(self.scheduler.run()),
+            _task(self.queue_status.run()),
+            _task(self.topology_status.run()),
+        ]
         try:
             await asyncio.wait([*workers, *cycles], return_when=asyncio.FIRST_COMPLETED)
             for task in (*workers, *cycles):

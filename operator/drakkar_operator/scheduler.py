@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from drakkar.v1alpha1.trainingjob import Placement
-from drakkar_operator.cluster.caches import Caches, QueueEntry
+from drakkar_operator.cluster.caches import Caches, QueueEntry, TopologyEntry
 from drakkar_operator.cluster.executor import Executor, OutdatedError
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.leader import NotLeaderError
@@ -113,7 +113,7 @@ class Scheduler:
         caches.pods.subscribe(self._on_pod)
         caches.nodes.subscribe(self._on_node)
         caches.queues.subscribe(self._on_queue)
-        caches.topologies.subscribe(lambda *_: self._wake.set())
+        caches.topologies.subscribe(self._on_topology)
         jobs.subscribe(self._on_job)
 
     def want(self, key: str, job: JobView, request: GangRequest) -> None:
@@ -396,6 +396,10 @@ class Scheduler:
             self._state.upsert_node(new)
         # A node that went away changes reasons, too.
         self._wake.set()
+
+    def _on_topology(self, old: TopologyEntry | None, new: TopologyEntry | None) -> None:
+        if old is None or new is None or old.levels != new.levels:
+            self._wake.set()
 
     def _on_queue(self, old: QueueEntry | None, new: QueueEntry | None) -> None:
         if old is None or new is None or old.view != new.view:

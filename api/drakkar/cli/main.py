@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from drakkar.cli import cluster, debug, demo, follow, install, manifests, plan, progress
+from drakkar.cli import (
+    cluster,
+    debug,
+    demo,
+    follow,
+    install,
+    manifests,
+    plan,
+    progress,
+    topology,
+)
 from drakkar.cli import describe as describing
 from drakkar.cli import get as getting
 from drakkar.cli.logs import LogReader, replica_of
@@ -207,6 +217,7 @@ def version(kubeconfig: Kubeconfig = None, context: ContextName = None) -> None:
 
 app.command()(plan.plan)
 app.command()(install.install)
+app.add_typer(topology.app, name="topology")
 app.command()(demo.demo)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(debug.app, name="debug")

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from drakkar.client.errors import InvalidError, NotInstalledError, from_service
 from drakkar.client.kubeconfig import Connection, load
+from drakkar.client.nodes import Nodes
 from drakkar.client.resource import CLI_FIELD_MANAGER, ResourceClient
 from drakkar.client.transport import APPLY, Object, Transport, path_of
 from drakkar.constants import GROUP, LABEL_JOB
@@ -21,6 +22,7 @@ class Client:
         self._resources: dict[str, dict[str, Any]] = {}
         self.training_jobs = ResourceClient(self._transport, TrainingJob, self.namespace)
         self.queues = ResourceClient(self._transport, Queue, self.namespace)
+        self.nodes = Nodes(self._transport)
         self.topologies = ResourceClient(self._transport, Topology, self.namespace)
 
     @classmethod

@@ -22,6 +22,17 @@ class QueueEntry(NamedTuple):
     status: Mapping[str, Any]
 
 
+class TopologyEntry(NamedTuple):
+    """A Topology and what its status says now."""
+
+    levels: Levels
+    status: Mapping[str, Any]
+
+
+def _topology_entry(raw: Object) -> TopologyEntry:
+    return TopologyEntry(project.topology_levels(raw), raw.get("status") or {})
+
+
 def _queue_entry(raw: Object) -> QueueEntry:
     return QueueEntry(project.queue(raw), raw.get("status") or {})
 
@@ -50,7 +61,7 @@ class Caches:
         self.pods: Informer[PodView] = informer(paths.PODS, project.pod)
         self.nodes: Informer[NodeView] = informer(paths.NODES, project.node)
         self.queues: Informer[QueueEntry] = informer(paths.QUEUES, _queue_entry)
-        self.topologies: Informer[Levels] = informer(paths.TOPOLOGIES, project.topology_levels)
+        self.topologies: Informer[TopologyEntry] = informer(paths.TOPOLOGIES, _topology_entry)
         self.priorities: Informer[tuple[int, bool]] = informer(
             paths.PRIORITY_CLASSES, project.priority
         )
@@ -67,7 +78,7 @@ class Caches:
         """Topology levels, widest first: of the first Topology by name, else the default ones."""
         if not self.topologies.items:
             return DEFAULT_LEVELS
-        return self.topologies.items[min(self.topologies.items)]
+        return self.topologies.items[min(self.topologies.items)].levels
 
     @property
     def synced(self) -> bool:

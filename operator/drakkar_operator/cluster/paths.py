@@ -41,3 +41,8 @@ def training_job(namespace: str, name: str) -> str:
 def queue(name: str) -> str:
     """A Queue."""
     return f"{QUEUES}/{name}"
+
+
+def topology(name: str) -> str:
+    """A Topology."""
+    return f"{TOPOLOGIES}/{name}"

@@ -8,11 +8,12 @@ import pytest
 
 from drakkar.constants import ANNOTATION_DEVICES, ANNOTATION_FAULTS, CONDITION_DEVICES, TAINT_FAULT
 from drakkar.devices import Nic, parse_devices, parse_faults
+from drakkar.fabric.places import label_value
 from drakkar_gpu.devices.base import Fault, Severity
 from drakkar_gpu.devices.simulated import Simulated, SimulatedSpec
 from drakkar_gpu.health import Health, look
 from drakkar_gpu.links import link_matrix
-from drakkar_gpu.published import Changes, Facts, changes, label_value, wanted
+from drakkar_gpu.published import Changes, Facts, changes, wanted
 
 NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"
 Object = dict[str, Any]
@@ -141,3 +142,16 @@ def test_a_node_without_devices_has_no_labels_of_them() -> None:
 )
 def test_label_values(text: str, value: str) -> None:
     assert label_value(text) == value
+
+
+def test_a_cloud_tells_where_the_node_stands_unless_somebody_did() -> None:
+    cloud = {
+        "topology.k8s.aws/network-node-layer-2": "nn-2",
+        "topology.k8s.aws/network-node-layer-3": "nn-3",
+    }
+    new = node()
+    new["metadata"]["labels"] = {**cloud, "topology.drakkar.dev/rack": "r7"}
+    after = applied(new, changes(new, wanted([facts()]), NOW))
+    assert after["metadata"]["labels"]["topology.drakkar.dev/block"] == "nn-2"
+    assert after["metadata"]["labels"]["topology.drakkar.dev/rack"] == "r7"
+    assert changes(after, wanted([facts()]), LATER) == Changes()

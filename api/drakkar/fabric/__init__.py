@@ -1,0 +1,1 @@
+"""Where nodes stand on the fabric, from what clouds, files and InfiniBand say. Pure."""
