@@ -5,20 +5,26 @@ import os
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from drakkar.cli.main import app
 from drakkar.constants import (
     ANNOTATION_DEVICES,
+    CONDITION_CHECK,
     CONDITION_DEVICES,
     DEVICES_VARIABLE,
     LEVEL_HOST,
+    TAINT_CHECK,
     TAINT_FAULT,
 )
 from drakkar.devices import NodeDevices, parse_devices
+from drakkar.local import cgroups
 from drakkar.local.install import DEVICES_NAMESPACE
 from support.lab import Lab, Object, pretrain
 from support.processes import in_pod
@@ -111,6 +117,9 @@ def devices(lab: Lab) -> Iterator[Devices]:
     for name in found.nodes():
         lab.cluster.node(name).repair_devices()
     found.until_whole()
+    for name in found.nodes():
+        others = [t for t in found.node(name)["spec"].get("taints") or () if t["key"] != TAINT_CHECK]
+        lab.api.patch(f"/api/v1/nodes/{name}", {"spec": {"taints": others or None}})
 
 
 def hold(lab: Lab, name: str, replicas: int, count: int, **spec: Any) -> list[Object]:
@@ -153,7 +162,7 @@ def test_trainers_see_their_devices(lab: Lab, devices: Devices) -> None:
         "gpt",
         replicas=2,
         accelerators={"resource": RESOURCE, "count": 8},
-        recipe=pretrain(steps=60, batchSize=64, sequenceLength=128),
+        recipe=pretrain(steps=40, batchSize=32, sequenceLength=128),
     )
     lab.step("gpt", 12)
     for pod in lab.pods("gpt"):
@@ -175,7 +184,7 @@ def test_trainers_see_their_devices(lab: Lab, devices: Devices) -> None:
     after = status["placement"]["nodes"]
     assert after[0] == before[0]
     assert after[1] not in before
-    assert lab.history("gpt")[-1]["step"] == 60
+    assert lab.history("gpt")[-1]["step"] == 40
     node = devices.node(victim)
     condition = next(c for c in node["status"]["conditions"] if c["type"] == CONDITION_DEVICES)
     assert condition["status"] == "False"
@@ -343,3 +352,67 @@ def claimer(namespace: str) -> Object:
 def running(pod: Object) -> Object | None:
     """The pod if it runs."""
     return pod if pod["status"].get("phase") == "Running" else None
+
+
+def test_a_check_finds_a_throttled_node_and_a_slow_link_and_releases_them(
+    lab: Lab, devices: Devices
+) -> None:
+    nodes = devices.nodes()[:4]
+    throttled, narrow = nodes[2], nodes[3]
+    with slowed(lab, throttled=throttled, narrow=narrow):
+        answer = check(lab, nodes)
+        assert answer.exit_code == 1, answer.output
+        found = {name: checked(devices.node(name)) for name in nodes}
+        assert found[throttled] == ("False", "SlowCompute"), answer.output
+        assert found[narrow] == ("False", "SlowLink"), answer.output
+        assert [found[name] for name in nodes[:2]] == [("True", "Passed")] * 2, answer.output
+        tainted = [name for name in nodes if TAINT_CHECK in taint_keys(devices.node(name))]
+        assert tainted == [throttled, narrow]
+    answer = check(lab, nodes)
+    assert answer.exit_code == 0, answer.output
+    assert {checked(devices.node(name)) for name in nodes} == {("True", "Passed")}
+    assert not [name for name in nodes if TAINT_CHECK in taint_keys(devices.node(name))]
+
+
+@contextmanager
+def slowed(lab: Lab, *, throttled: str, narrow: str) -> Iterator[None]:
+    """Give one node 8 % of a CPU, and the cable of another 20 Mbit/s."""
+    quota = cgroups.MOUNT / "cpu" / lab.cluster.node(throttled).cgroup.strip("/")
+    link = lab.cluster.node(narrow)
+    shaper = ("rate", "20mbit", "burst", "64kb", "latency", "200ms")
+    limit_cpu(quota, 8_000)
+    try:
+        link.run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", *shaper)
+        try:
+            yield
+        finally:
+            link.run("tc", "qdisc", "del", "dev", "eth0", "root")
+    finally:
+        limit_cpu(quota, None)
+
+
+def limit_cpu(group: Path, quota: int | None) -> None:
+    """Microseconds of CPU in each 100 ms that a node's pods may use together; None: all."""
+    if group.is_dir():
+        (group / "cpu.cfs_period_us").write_text("100000")
+        (group / "cpu.cfs_quota_us").write_text(str(-1 if quota is None else quota))
+    else:
+        unified = cgroups.MOUNT / group.relative_to(cgroups.MOUNT / "cpu")
+        (unified / "cpu.max").write_text(f"{'max' if quota is None else quota} 100000")
+
+
+def check(lab: Lab, nodes: list[str]) -> Result:
+    """drakkar node check; what differs by half and more is slow here, on a shared machine."""
+    limits = ["--compute", "0.5", "--link", "0.3", "--in-turn", "--rounds", "3"]
+    where = ["--kubeconfig", str(lab.cluster.kubeconfig), "--namespace", lab.namespace]
+    return CliRunner().invoke(app, ["node", "check", *nodes, *limits, *where])
+
+
+def checked(node: Object) -> tuple[str, str]:
+    """What the last check said of a node."""
+    found = next(c for c in node["status"]["conditions"] if c["type"] == CONDITION_CHECK)
+    return found["status"], found["reason"]
+
+
+def taint_keys(node: Object) -> set[str]:
+    return {taint["key"] for taint in node["spec"].get("taints") or ()}

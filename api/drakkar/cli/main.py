@@ -13,6 +13,7 @@ from drakkar.cli import (
     follow,
     install,
     manifests,
+    node,
     plan,
     progress,
     topology,
@@ -218,6 +219,7 @@ def version(kubeconfig: Kubeconfig = None, context: ContextName = None) -> None:
 app.command()(plan.plan)
 app.command()(install.install)
 app.add_typer(topology.app, name="topology")
+app.add_typer(node.app, name="node")
 app.command()(demo.demo)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(debug.app, name="debug")

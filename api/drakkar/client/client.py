@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from drakkar.client.errors import InvalidError, NotInstalledError, from_service
 from drakkar.client.kubeconfig import Connection, load
 from drakkar.client.nodes import Nodes
+from drakkar.client.pods import Pods
 from drakkar.client.resource import CLI_FIELD_MANAGER, ResourceClient
 from drakkar.client.transport import APPLY, Object, Transport, path_of
 from drakkar.constants import GROUP, LABEL_JOB
@@ -23,6 +24,7 @@ class Client:
         self.training_jobs = ResourceClient(self._transport, TrainingJob, self.namespace)
         self.queues = ResourceClient(self._transport, Queue, self.namespace)
         self.nodes = Nodes(self._transport)
+        self.pods_of_nodes = Pods(self._transport)
         self.topologies = ResourceClient(self._transport, Topology, self.namespace)
 
     @classmethod
@@ -125,6 +127,19 @@ class Client:
             query=query,
             read_timeout=None if query.get("follow") == "true" else 30.0,
         )
+
+    def operator_environment(self, namespace: str) -> dict[str, str]:
+        """Environment of the operator's Deployment in a namespace; empty if there is none."""
+        found = self._transport.request(
+            "GET",
+            path_of("apis", "apps", "v1", "namespaces", namespace, "deployments"),
+            target=f"the operator in namespace {namespace}",
+            query={"labelSelector": "app.kubernetes.io/component=operator"},
+        )
+        for item in found.get("items", []):
+            for container in item["spec"]["template"]["spec"]["containers"]:
+                return {e["name"]: str(e.get("value", "")) for e in container.get("env") or ()}
+        return {}
 
     def service(
         self,

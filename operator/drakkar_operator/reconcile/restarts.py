@@ -30,11 +30,12 @@ def merge(known: Sequence[Restart], seen: Iterable[Restart]) -> tuple[list[Resta
 
 
 def avoided_nodes(restarts: Sequence[Restart], now: float) -> frozenset[str]:
-    """Nodes that lately refused or evicted a pod of the job: the snapshot may not show why yet."""
+    """Nodes that lately refused or evicted a pod of the job, or broke a device under it: the snapshot
+    may not show why yet."""
     return frozenset(
         restart.node
         for restart in restarts
-        if restart.reason in ("Refused", "PodEvicted")
+        if restart.reason in ("Refused", "PodEvicted", "DeviceFault")
         and restart.node
         and now - restart.time.timestamp() < AVOID_SECONDS
     )

@@ -8,7 +8,7 @@ from drakkar.devices import DeviceFault
 from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.reconcile.actions import Plan
 from drakkar_operator.reconcile.trainingjob import plan
-from support.jobs import NODES, NOW, admitted, after, deleted, gang, job, pod, report
+from support.jobs import NODES, NOW, admitted, after, created, deleted, gang, job, pod, report
 
 FATAL = DeviceFault(code="xid-79", message="GPU has fallen off the bus", severity="fatal")
 PASSING = DeviceFault(code="thermal", message="95 C", severity="unhealthy")
@@ -77,3 +77,15 @@ def test_a_pod_that_failed_because_of_its_device_is_not_blamed() -> None:
     pods[1] = pod(1, phase="Failed", running=False, exit_code=1, broken_devices=("GPU-7",))
     (restart,) = look(job(admitted()), pods, broken(FATAL)).status.restarts
     assert (restart.reason, restart.counted) == ("DeviceFault", False)
+
+
+def test_its_rank_does_not_go_back_to_that_node_at_once() -> None:
+    view = job(admitted())
+    pods = gang()
+    pods[1] = pod(1, broken_devices=("GPU-7",))
+    view = after(view, look(view, pods, broken(FATAL)))
+    made = look(view, [pods[0], pods[2]], broken(FATAL))
+    assert created(made) == []
+    assert made.request is not None
+    assert made.request.missing == (1,)
+    assert made.request.avoid == frozenset({"b"})

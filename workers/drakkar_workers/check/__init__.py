@@ -1,0 +1,1 @@
+"""Measures a node: how fast its devices compute, and its links to other nodes."""
