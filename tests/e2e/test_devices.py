@@ -118,7 +118,9 @@ def devices(lab: Lab) -> Iterator[Devices]:
         lab.cluster.node(name).repair_devices()
     found.until_whole()
     for name in found.nodes():
-        others = [t for t in found.node(name)["spec"].get("taints") or () if t["key"] != TAINT_CHECK]
+        others = [
+            t for t in found.node(name)["spec"].get("taints") or () if t["key"] != TAINT_CHECK
+        ]
         lab.api.patch(f"/api/v1/nodes/{name}", {"spec": {"taints": others or None}})
 
 

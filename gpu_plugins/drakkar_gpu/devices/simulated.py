@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from drakkar import catalogue, quantity
 from drakkar_gpu.devices.base import (
     Device,
     Fault,
@@ -27,6 +28,9 @@ from drakkar_gpu.devices.base import (
 )
 
 RESOURCE = "drakkar.dev/gpu"
+COMMON_MEMORY_GIB = 80
+COMMON_GBPS = 3600.0
+"""What is pretended of a chip that the catalogue does not know."""
 
 GROUP_SIZES = {"pairs": 2, "groups": 4}
 FATAL = frozenset({"xid-79", "ecc-uncorrectable", "lost"})
@@ -39,16 +43,39 @@ class SimulatedSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
 
     model: str = "Simulated"
+    """A name that the catalogue knows brings that chip's memory and links."""
     count: int = Field(default=8, ge=1, le=128)
-    memory_gib: int = Field(default=80, ge=1)
+    memory_gib: int | None = Field(default=None, ge=1)
     fabric: Literal["switch", "groups", "pairs", "none"] = "switch"
     """All with all (NVSwitch), groups of 4 (HCCS), pairs (NVLink bridges), or PCIe alone."""
-    gbps: float = Field(default=3600.0, gt=0)
-    """Of one fabric link, in one direction."""
+    gbps: float | None = Field(default=None, gt=0)
+    """Of the fabric between two devices, in one direction."""
     pcie_gbps: float = Field(default=504.0, gt=0)
     numa_nodes: int = Field(default=2, ge=1)
     domain: str = ""
     """Fabric that spans nodes, the same on all of its nodes."""
+
+    @property
+    def island(self) -> int:
+        """Devices that the fabric joins; 0 without one."""
+        return self.count if self.fabric == "switch" else GROUP_SIZES.get(self.fabric, 0)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of one device: as set, as the catalogue says, or that of a common chip."""
+        chip = catalogue.find(self.model)
+        if self.memory_gib is None and chip is not None and chip.memory is not None:
+            return quantity.amount("memory", chip.memory)
+        return (self.memory_gib or COMMON_MEMORY_GIB) << 30
+
+    @property
+    def link_gbps(self) -> float:
+        """Between two devices: through a switch all of a device's links, else its share of them."""
+        if self.gbps is not None:
+            return self.gbps
+        chip = catalogue.find(self.model)
+        together = (chip.fabric_gbps if chip else None) or COMMON_GBPS
+        return together if self.fabric == "switch" else together / max(self.island - 1, 1)
 
 
 class _Told(BaseModel):
@@ -69,17 +96,18 @@ class Simulated:
     def __init__(self, spec: SimulatedSpec, *, node: str, faults: Path | None = None) -> None:
         self._spec = spec
         self._node = node
+        self._gbps = spec.link_gbps
         self._faults = faults
 
     def devices(self) -> Sequence[Device]:
         """As many as the spec says, spread over its NUMA nodes in order."""
-        spec = self._spec
+        spec, memory = self._spec, self._spec.memory_bytes
         return [
             Device(
                 id=f"SIM-{self._node}-{index}",
                 index=index,
                 model=spec.model,
-                memory_bytes=spec.memory_gib << 30,
+                memory_bytes=memory,
                 numa_node=index * spec.numa_nodes // spec.count,
                 pci_address=f"0000:{index + 1:02x}:00.0",
                 domain=spec.domain,
@@ -123,9 +151,9 @@ class Simulated:
 
     def _link(self, a: Device, b: Device, down: set[str]) -> Link | None:
         spec = self._spec
-        size = spec.count if spec.fabric == "switch" else GROUP_SIZES.get(spec.fabric, 0)
+        size = spec.island
         if size and a.index // size == b.index // size and not down & {a.id, b.id}:
-            return Link(a.id, b.id, LinkKind.FABRIC, spec.gbps)
+            return Link(a.id, b.id, LinkKind.FABRIC, self._gbps)
         for kind, near in ((LinkKind.SWITCH, 2), (LinkKind.BRIDGE, 4)):
             if a.index // near == b.index // near and a.numa_node == b.numa_node:
                 return Link(a.id, b.id, kind, spec.pcie_gbps)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drakkar import catalogue, quantity
 from drakkar_gpu.devices.base import LinkKind, Severity, VendorError
 from drakkar_gpu.devices.simulated import Simulated, SimulatedSpec
 from drakkar_gpu.links import groups, link_matrix
@@ -78,3 +79,16 @@ def test_any_file_gives_faults_or_a_vendor_error(tmp_path_factory: object, text:
     file.write_bytes(text)
     with contextlib.suppress(VendorError):
         vendor(file).faults()
+
+
+def test_a_chip_of_the_catalogue_brings_its_memory_and_links() -> None:
+    for fabric, part in (("switch", 1), ("groups", 3), ("pairs", 1)):
+        made = vendor(model="NVIDIA H100 80GB HBM3", fabric=fabric)
+        chip = catalogue.find("NVIDIA H100 80GB HBM3")
+        assert chip is not None
+        assert chip.memory is not None
+        assert chip.fabric_gbps is not None
+        assert made.devices()[0].memory_bytes == quantity.amount("memory", chip.memory)
+        gbps = next(link.gbps for link in made.links() if link.kind == LinkKind.FABRIC)
+        assert gbps == pytest.approx(chip.fabric_gbps / part)
+    assert vendor(model="NVIDIA H100 80GB HBM3", memoryGib=7).devices()[0].memory_bytes == 7 << 30
