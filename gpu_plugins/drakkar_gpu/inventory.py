@@ -43,10 +43,16 @@ class Inventory:
         self._clock = clock
         self._answered = clock()
         self._changed = asyncio.Condition()
+        self._looking = asyncio.Lock()
+        """Answers must not overtake each other."""
         self._version = 0
 
     async def look(self) -> None:
-        """Read the vendor's devices, faults and links once."""
+        """Read the vendor's devices, faults and links once; who asks meanwhile waits for his own."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         now = self._clock()
         try:
             devices, faults, links = await asyncio.to_thread(self._read)

@@ -43,6 +43,13 @@ class Kubelet:
             await self._server.stop(grace=None)
         self.devices.clear()
 
+    async def forget(self) -> None:
+        """Lose the connections to all plugins, and go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.devices.clear()
+
     async def until(self, true: Any, seconds: float = 20.0) -> None:
         """Wait for something to hold of what was told."""
         async with asyncio.timeout(seconds), self._changed:

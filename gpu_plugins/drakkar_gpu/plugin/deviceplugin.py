@@ -44,6 +44,8 @@ class DevicePlugin:
         self._inventory = inventory
         self._cdi_kind = cdi_kind
         self._mounts = mounts
+        self.watchers = 0
+        """Kubelets that follow the devices now."""
 
     def service(self) -> grpc.GenericRpcHandler:
         """What to serve."""
@@ -71,13 +73,18 @@ class DevicePlugin:
     ) -> AsyncIterator[api.ListAndWatchResponse]:
         """All devices with their health, again whenever something changes."""
         sent: api.ListAndWatchResponse | None = None
-        while True:
-            version = self._inventory.version
-            current = api.ListAndWatchResponse(devices=[self._device(o) for o in self._offers()])
-            if current != sent:
-                yield current
-                sent = current
-            await self._inventory.changed(version)
+        self.watchers += 1
+        try:
+            while True:
+                version = self._inventory.version
+                devices = [self._device(offer) for offer in self._offers()]
+                current = api.ListAndWatchResponse(devices=devices)
+                if current != sent:
+                    yield current
+                    sent = current
+                await self._inventory.changed(version)
+        finally:
+            self.watchers -= 1
 
     async def get_preferred_allocation(
         self, request: api.PreferredAllocationRequest, context: Any

@@ -2,12 +2,13 @@
 
 A kubelet that starts removes all sockets from its folder and makes its own anew; it knows nobody
 then. So a plugin serves again once its socket is gone, and registers again once the kubelet's
-socket is another one.
+socket is another one, or its connection was lost.
 """
 
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from drakkar_gpu.plugin.proto import deviceplugin_pb2 as api
 KUBELET_SOCKET = "kubelet.sock"
 PERIOD_SECONDS = 0.5
 """How often the sockets are looked at: two stat calls."""
+FORGOTTEN_SECONDS = 10.0
+"""A kubelet that does not follow the devices for so long has lost its connection: register anew."""
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
 log = structlog.get_logger(__name__)
 
@@ -45,11 +48,23 @@ def socket_name(resource: str) -> str:
 class Registered:
     """One resource, served at a socket of its own and registered at the kubelet."""
 
-    def __init__(self, plugin: DevicePlugin, folder: Path, *, period: float = PERIOD_SECONDS):
+    def __init__(
+        self,
+        plugin: DevicePlugin,
+        folder: Path,
+        *,
+        period: float = PERIOD_SECONDS,
+        patience: float = FORGOTTEN_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._plugin = plugin
         self._socket = folder / socket_name(plugin.resource)
         self._kubelet = folder / KUBELET_SOCKET
         self._period = period
+        self._patience = patience
+        self._clock = clock
+        self._followed_at = 0.0
+        """When the kubelet followed the devices most lately, or got to know of them."""
         self._server: grpc.aio.Server | None = None
         self._served: Identity | None = None
         self.registered_at: Identity | None = None
@@ -77,7 +92,7 @@ class Registered:
         if self._server is None or identity(self._socket) != self._served:
             await self._serve()
         kubelet = identity(self._kubelet)
-        if kubelet is None or kubelet == self.registered_at:
+        if kubelet is None or (kubelet == self.registered_at and not self._forgotten()):
             return
         request = api.RegisterRequest(
             version=deviceplugin.VERSION,
@@ -87,7 +102,15 @@ class Registered:
         )
         await rpc.call(self._kubelet, deviceplugin.REGISTER, request, api.Empty)
         self.registered_at = kubelet
+        self._followed_at = self._clock()
         log.info("registered", resource=self._plugin.resource)
+
+    def _forgotten(self) -> bool:
+        """Whether the kubelet knows the resource but has not followed its devices for long."""
+        now = self._clock()
+        if self._plugin.watchers > 0:
+            self._followed_at = now
+        return now - self._followed_at > self._patience
 
     async def _serve(self) -> None:
         await self._stop()

@@ -13,10 +13,12 @@ import pytest
 from drakkar_gpu.devices.simulated import RESOURCE, Simulated, SimulatedSpec
 from drakkar_gpu.inventory import Inventory
 from drakkar_gpu.plugin.deviceplugin import DevicePlugin
-from drakkar_gpu.plugin.kubelet import Plugins
+from drakkar_gpu.plugin.kubelet import Plugins, Registered
 from drakkar_gpu.plugin.proto import deviceplugin_pb2 as api
 from drakkar_gpu.resources import Shares
 from support.kubelet import Kubelet, kubelet_in
+
+DEFAULTS = dict(Registered.__init__.__kwdefaults__ or {})
 
 
 class Node:
@@ -124,6 +126,16 @@ async def test_a_restarted_kubelet_gets_to_know_the_plugin_again(tmp_path: Path)
         await made.kubelet.until(lambda: made.kubelet.healthy(RESOURCE) == made.ids)
         assert len(made.kubelet.registrations) == 2
         assert await made.kubelet.allocate(RESOURCE, "SIM-n1-3")
+
+
+async def test_a_kubelet_that_lost_its_connection_gets_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registered.__init__, "__kwdefaults__", {**DEFAULTS, "patience": 0.2})
+    async with node(tmp_path) as made:
+        await made.kubelet.forget()
+        await made.kubelet.until(lambda: made.kubelet.healthy(RESOURCE) == made.ids)
+        assert len(made.kubelet.registrations) >= 2
 
 
 async def test_a_plugin_starts_before_the_kubelet(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def check(given: Settings) -> NodeResult:
             given.master, PORT, is_master=given.rank == 0, wait_for_workers=False, timeout=patience
         )
         members = _meet(store, given)
+        print(f"met {len(members)} of {len(given.nodes)} nodes", flush=True)
         with _turn(store, given, members):
             teraflops = tuple(round(matmul_teraflops(device), 5) for device in found)
         pairs = _pairs(store, given, members, found[0]) if len(members) > 1 else ()
@@ -135,8 +136,10 @@ def _meet(store: Store, given: Settings) -> list[int]:
 def main() -> None:
     """Entry point."""
     result = check(settings(os.environ)).model_dump_json()
-    print(result)
+    print(result, flush=True)
     TERMINATION_LOG.write_text(result)
+    # Nothing is left to tidy up, which PyTorch takes its time for.
+    os._exit(0)
 
 
 if __name__ == "__main__":
