@@ -516,6 +516,7 @@ def training_job(name: str, *, namespace: str = "default", **spec: Any) -> Objec
 
 JOBS = "trainingjobs.drakkar.dev"
 QUEUES = "queues.drakkar.dev"
+TOPOLOGIES = "topologies.drakkar.dev"
 
 
 class Kubelet:

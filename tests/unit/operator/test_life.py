@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from drakkar_operator.cluster.rest import ApiError
-from support.fake_kube import JOBS, QUEUES, Fault, lost_connection, node, training_job
+from support.fake_kube import JOBS, QUEUES, TOPOLOGIES, Fault, lost_connection, node, training_job
 from support.operator_world import Process, World
 
 pytestmark = pytest.mark.looptime(start=0)
@@ -273,6 +273,23 @@ async def test_a_quota_is_kept_and_the_queue_tells_its_use(world: World):
         QUEUES, None, "team", lambda q: q["spec"]["quota"].update({"nvidia.com/gpu": 4})
     )
     await world.until(lambda: world.phase("b") == "Running", 10)
+    await process.terminate()
+
+
+async def test_a_topology_tells_what_its_widest_domains_hold(world: World):
+    level = {"name": "host", "nodeLabel": "kubernetes.io/hostname"}
+    world.kube.put(TOPOLOGIES, {"metadata": {"name": "all"}, "spec": {"levels": [level]}})
+    process = Process(world.kube)
+    world.kube.put(JOBS, training_job("a"))
+    await world.until(lambda: world.phase("a") == "Running")
+
+    def free() -> list[int]:
+        status = world.kube.get(TOPOLOGIES, "all", None).get("status") or {}
+        return sorted(d["free"]["nvidia.com/gpu"] for d in status.get("domains", ()))
+
+    nodes = len(world.kube.all("nodes"))
+    await world.until(lambda: sum(free()) == 8 * nodes - 2, 20)
+    assert len(free()) == nodes
     await process.terminate()
 
 
