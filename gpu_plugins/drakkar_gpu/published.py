@@ -78,7 +78,9 @@ def wanted(facts: Sequence[Facts]) -> Wanted:
         }
         if whole[0].domain:
             labels[LABEL_FABRIC] = label_value(whole[0].domain)
-    annotations = {ANNOTATION_DEVICES: show_devices(tuple(described(f) for f in facts))}
+    annotations: dict[str, str] = {}
+    if facts:
+        annotations[ANNOTATION_DEVICES] = show_devices(tuple(described(f) for f in facts))
     broken = tuple(_faults(f) for f in facts if f.health.faults)
     if broken:
         annotations[ANNOTATION_FAULTS] = show_faults(broken)

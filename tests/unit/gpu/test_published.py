@@ -128,6 +128,7 @@ def test_a_node_without_devices_has_no_labels_of_them() -> None:
     with_devices = applied(node(), changes(node(), wanted([facts()]), NOW))
     after = applied(with_devices, changes(with_devices, wanted([]), NOW))
     assert after["metadata"]["labels"] == {"a": "b"}
+    assert after["metadata"]["annotations"] == {}
 
 
 @pytest.mark.parametrize(
