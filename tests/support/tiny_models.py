@@ -1,8 +1,10 @@
 """Small random models, saved as transformers saves them."""
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -71,3 +73,19 @@ def save_tiny(kind: str, folder: Path) -> PreTrainedModel:
     model.eval().save_pretrained(folder)
     bytes_tokenizer().save(str(folder / "tokenizer.json"))
     return model
+
+
+def save_adapter(folder, scale=1.0):
+    """A LoRA of the query, gate and down projections as PEFT writes it; its tensors."""
+    folder.mkdir()
+    torch.manual_seed(1)
+    tensors = {}
+    shapes = {"self_attn.q_proj": (64, 64), "mlp.gate_proj": (96, 64), "mlp.down_proj": (64, 96)}
+    for layer in range(2):
+        for module, (outputs, inputs) in shapes.items():
+            at = f"base_model.model.model.layers.{layer}.{module}"
+            tensors[f"{at}.lora_A.weight"] = torch.randn(4, inputs) * 0.3
+            tensors[f"{at}.lora_B.weight"] = torch.randn(outputs, 4) * 0.3 * scale
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    return tensors

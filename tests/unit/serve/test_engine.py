@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from drakkar_workers.errors import ConfigError
 from drakkar_workers.serve.engine.request import Grammar
 from support.engines import request, run
+from support.tiny_models import save_adapter
 
 PROMPTS = [list(b"the quick brown fox"), list(b"abc" * 30), list(b"x"), list(range(40))]
 
@@ -225,22 +225,6 @@ def test_requests_that_can_not_be_served(bad, message, engine_of):
     with pytest.raises(ValueError, match=message):
         engine.add(bad)
     assert engine.idle
-
-
-def save_adapter(folder, scale=1.0):
-    """A LoRA of the query, gate and down projections as PEFT writes it; its tensors."""
-    folder.mkdir()
-    torch.manual_seed(1)
-    tensors = {}
-    shapes = {"self_attn.q_proj": (64, 64), "mlp.gate_proj": (96, 64), "mlp.down_proj": (64, 96)}
-    for layer in range(2):
-        for module, (outputs, inputs) in shapes.items():
-            at = f"base_model.model.model.layers.{layer}.{module}"
-            tensors[f"{at}.lora_A.weight"] = torch.randn(4, inputs) * 0.3
-            tensors[f"{at}.lora_B.weight"] = torch.randn(outputs, 4) * 0.3 * scale
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
-    return tensors
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])

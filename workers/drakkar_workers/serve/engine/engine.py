@@ -291,6 +291,7 @@ class Engine:
             finish=finish,
             stopped_by=stopped_by,
             cached=sequence.cached if first else 0,
+            queued=(sequence.admitted or 0.0) - request.arrival if first else 0.0,
             error=error,
         )
 

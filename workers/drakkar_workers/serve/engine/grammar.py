@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -85,6 +86,8 @@ class Grammars:
         return LLTokenizer(self._text, n_vocab=self._vocab, eos_token=self._eos)
 
 
+# Models that may write any white space sometimes write nothing else.
+_JSON: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _LIMITS = LLParserLimits(
     max_items_in_row=2000,
     initial_lexer_fuel=1_000_000,
@@ -99,9 +102,9 @@ def _source(grammar: Grammar) -> str:
     try:
         match grammar.kind:
             case "json_schema":
-                return LLMatcher.grammar_from_json_schema(grammar.text)
+                return LLMatcher.grammar_from_json_schema(grammar.text, defaults=_JSON)
             case "json_object":
-                return LLMatcher.grammar_from_json_schema('{"type": "object"}')
+                return LLMatcher.grammar_from_json_schema('{"type": "object"}', defaults=_JSON)
             case "regex":
                 return LLMatcher.grammar_from_regex(grammar.text)
             case "lark":

@@ -85,5 +85,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The stop or end token, which is not among ``tokens``' text."""
     cached: int = 0
     """Prompt tokens that came from the prefix cache."""
+    queued: float = 0.0
+    """Seconds from arrival to the first step; with the first token."""
     embedding: list[float] = []
     error: str = ""
