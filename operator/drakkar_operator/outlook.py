@@ -4,6 +4,7 @@ Both change all the time while the cluster works. They are told when they have c
 to so many jobs at a time only, so that a long line costs little to keep informed.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ from drakkar_operator.scheduling.request import Key
 
 FORECAST_SECONDS = 10.0
 """Forecasts are made at most this often."""
-MOST_FORECASTS = 16
+MOST_SHARE = 0.02
+"""Of the time that passes so much goes to forecasts at most: they are a courtesy."""
+MOST_FORECASTS = 8
 """So many different requests get a forecast, those that are judged first."""
 
 
@@ -33,17 +36,19 @@ class Lookout:
 
     def __init__(self) -> None:
         self._forecasts: dict[Key, Forecast | None] = {}
-        self._made = float("-inf")
+        self._due = float("-inf")
 
     def look(self, case: Case, decisions: Sequence[Decision]) -> bool:
         """Make forecasts for the first waiting gangs, unless there are fresh ones.
 
         True if there is something to tell.
         """
-        if case.now - self._made < FORECAST_SECONDS:
+        if case.now < self._due:
             return False
-        self._made = case.now
+        started = time.perf_counter()
         before, self._forecasts = self._forecasts, forecasts(case, decisions)
+        took = time.perf_counter() - started
+        self._due = case.now + max(FORECAST_SECONDS, took / MOST_SHARE)
 
         def moment(found: Forecast | None) -> float | None:
             return found.at if found is not None else None
