@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ CASE = Case(
     ),
     queues={"q": QueueView("q", {GPU: 64}, weight=2)},
     now=1_800_000_000.5,
+    moves=True,
 )
 
 
@@ -69,7 +71,7 @@ def through_json(case: Case) -> dict[str, Any]:
 
 
 def same(one: Case, other: Case) -> bool:
-    plain = ("pending", "running", "queues", "now")
+    plain = {field.name for field in fields(Case)} - {"snapshot"}
     return equal(one.snapshot, other.snapshot) and all(
         getattr(one, name) == getattr(other, name) for name in plain
     )
