@@ -18,6 +18,13 @@ LABEL_ROLE: Final = f"{GROUP}/role"
 LABEL_QUEUE: Final = f"{GROUP}/queue"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "drakkar"}
 
+DEVICES_ANNOTATION: Final = f"{GROUP}/devices"
+"""On a node: JSON object, resource -> number of devices that pods may share by thousandths of it. The
+node advertises 1000 of the resource for each."""
+SHARES_ANNOTATION: Final = f"{GROUP}/device-shares"
+"""On a pod: JSON object, resource -> {device: thousandths that the pod holds of it}. Devices are
+numbered from 0 in the plugin's order."""
+
 LEVEL_HOST: Final = "kubernetes.io/hostname"
 DEFAULT_LEVELS: Final = (
     ("zone", "topology.kubernetes.io/zone"),

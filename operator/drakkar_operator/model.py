@@ -12,6 +12,8 @@ from drakkar.devices import DeviceFault
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
 
 Amounts = Mapping[str, int]
+Share = tuple[str, int, int]
+"""(resource, device, thousandths of it)."""
 UNSCHEDULABLE = "Unschedulable"
 """Waiting reason of a pod that kube-scheduler refuses to bind."""
 NO_LIMIT = 1 << 60
@@ -39,6 +41,8 @@ class NodeView:
     taints: tuple[Taint, ...] = ()
     faults: Mapping[str, DeviceFault] = field(default_factory=dict)
     """What is wrong with its accelerators, by the device's id."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """Resources that are shared out by thousandths of a device -> how many devices there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class PodView:
     termination_message: str = ""
     broken_devices: tuple[str, ...] = ()
     """Ids of the devices it holds that its kubelet calls unhealthy."""
+    shares: tuple[Share, ...] = ()
+    """What it holds of which devices, where they are shared."""
     waiting_reason: str = ""
     """Why the container does not start: ImagePullBackOff, CreateContainerConfigError, ..."""
 

@@ -33,6 +33,7 @@ from drakkar_operator.reconcile.demand import (
 from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Eviction, Placed
+from drakkar_operator.scheduling.mix import JobMix, Mix
 from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
@@ -42,6 +43,9 @@ from drakkar_operator.scheduling.workload import Pending, Running
 KEPT_CYCLES = 16
 """So many cycles that decided something are kept, to explain and repeat their decisions."""
 log = structlog.get_logger(__name__)
+
+MIX_SECONDS = 60.0
+"""How often the job mix, by which nodes are chosen, is taken anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Scheduler:
         """Set while reasons wait to be written."""
         self._state = ClusterState(caches.levels)
         self._holdings = Holdings(jobs, caches, clock=clock)
+        self._asked = JobMix()
+        self._mix, self._mixed = Mix(), float("-inf")
         caches.pods.subscribe(self._on_pod)
         caches.nodes.subscribe(self._on_node)
         caches.queues.subscribe(self._on_queue)
@@ -120,6 +126,8 @@ class Scheduler:
         """The job needs places; a no-op if it waits for the same already."""
         waiting = _Waiting(request, job.uid, job.generation, job.status.placement)
         if self._waiting.get(key) != waiting:
+            if key not in self._waiting and not request.repair:
+                self._asked.add(request.roles, self._clock())
             self._waiting[key] = waiting
             self._wake.set()
 
@@ -281,7 +289,11 @@ class Scheduler:
     def _snapshot(self) -> Snapshot:
         self._state.set_levels(self._caches.levels)
         moving = {key: waiting.request for key, waiting in self._waiting.items()}
-        return self._state.snapshot(self._holdings.reservations(moving))
+        now = self._clock()
+        if now - self._mixed > MIX_SECONDS:
+            self._mix, self._mixed = self._asked.now(now), now
+        snapshot = self._state.snapshot(self._holdings.reservations(moving))
+        return replace(snapshot, mix=self._mix)
 
     async def _write(self, decision: Decision) -> None:
         key = "/".join(decision.key)

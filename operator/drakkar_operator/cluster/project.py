@@ -1,5 +1,6 @@
 """Kubernetes objects as JSON -> the plain data of ``model.py``. Pure."""
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -8,9 +9,11 @@ from typing import Any
 
 from drakkar.constants import (
     ANNOTATION_FAULTS,
+    DEVICES_ANNOTATION,
     LABEL_JOB,
     LABEL_JOB_UID,
     LABEL_REPLICA,
+    SHARES_ANNOTATION,
     TRAINER_CONTAINER,
 )
 from drakkar.devices import NodeFaults, parse_faults
@@ -26,12 +29,16 @@ from drakkar_operator.model import (
     PreemptionPolicy,
     QueueView,
     Quota,
+    Share,
     Taint,
 )
 from drakkar_operator.render import resources
 from drakkar_operator.scheduling.request import host_ports
+from drakkar_operator.scheduling.shares import DEVICE
 
 Object = Mapping[str, Any]
+_MOST_DEVICES = 256
+"""A node has fewer: larger numbers in an annotation are mistakes."""
 
 
 @lru_cache(maxsize=4096)
@@ -171,9 +178,40 @@ def pod(raw: Object) -> PodView:
         message=refusal or status.get("message") or terminated.get("reason") or "",
         exit_code=terminated.get("exitCode"),
         broken_devices=_broken_devices(status),
+        shares=_device_shares(meta),
         termination_message=terminated.get("message") or "",
         waiting_reason=UNSCHEDULABLE if refusal else _waiting_reason(status, trainer),
     )
+
+
+def _json(meta: Object, annotation: str) -> dict[str, Any]:
+    """The object in an annotation; empty if there is none or if it is none."""
+    text = (meta.get("annotations") or {}).get(annotation)
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _shared_devices(meta: Object) -> dict[str, int]:
+    """Devices of the node that are shared out by thousandths; what can't be read counts for none."""
+    found = _json(meta, DEVICES_ANNOTATION)
+    return {
+        sys.intern(resource): count
+        for resource, count in found.items()
+        if type(count) is int and 0 < count <= _MOST_DEVICES
+    }
+
+
+def _device_shares(meta: Object) -> tuple[Share, ...]:
+    """What the pod holds of which devices."""
+    found = []
+    for resource, parts in _json(meta, SHARES_ANNOTATION).items():
+        for device, share in parts.items() if isinstance(parts, dict) else ():
+            if device.isdecimal() and int(device) < _MOST_DEVICES and type(share) is int:
+                found.append((sys.intern(resource), int(device), max(0, min(share, DEVICE))))
+    return tuple(sorted(found))
 
 
 def node(raw: Object) -> NodeView:
@@ -195,6 +233,7 @@ def node(raw: Object) -> NodeView:
         taints=tuple(
             Taint(t["key"], t.get("value") or "", t["effect"]) for t in spec.get("taints") or ()
         ),
+        devices=_shared_devices(meta),
         faults={name: fault for entry in faults for name, fault in entry.devices.items()},
     )
 

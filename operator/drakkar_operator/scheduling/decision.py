@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from drakkar_operator.model import Amounts
+from drakkar_operator.model import Amounts, Share
 from drakkar_operator.scheduling.request import GangRequest, HostPort, Key
 
 
@@ -17,12 +17,19 @@ class Reservation:
     node: str
     requests: Amounts
     host_ports: tuple[HostPort, ...] = ()
+    shares: tuple[Share, ...] | None = ()
+    """What it takes of which shared devices; None: what fits best."""
 
 
-def reservations(request: GangRequest, nodes: Mapping[int, str]) -> tuple[Reservation, ...]:
-    """The room that these indexes of a gang take on their nodes."""
+def reservations(
+    request: GangRequest,
+    nodes: Mapping[int, str],
+    shares: Mapping[int, tuple[Share, ...]] | None = None,
+) -> tuple[Reservation, ...]:
+    """The room that these indexes of a gang take on their nodes; ``shares`` as far as known."""
+    known = shares or {}
     return tuple(
-        Reservation(request.key, at, nodes[at], role.requests, role.host_ports)
+        Reservation(request.key, at, nodes[at], role.requests, role.host_ports, known.get(at))
         for first, role in request.spans
         for at in range(first, first + role.replicas)
         if at in nodes
@@ -40,6 +47,8 @@ class Placed:
     """Tightest level with one domain that holds the whole gang, or 'cluster'."""
     domain: str
     """Name of that domain, widest label first."""
+    shares: Mapping[int, tuple[Share, ...]] = field(default_factory=dict)
+    """What each of these indexes gets of which shared devices, on nodes that list theirs."""
 
     @property
     def all_nodes(self) -> tuple[str, ...]:
@@ -50,7 +59,7 @@ class Placed:
     @property
     def reservations(self) -> tuple[Reservation, ...]:
         """The room that the placed ranks take."""
-        return reservations(self.request, self.nodes)
+        return reservations(self.request, self.nodes, self.shares)
 
 
 @dataclass(frozen=True, slots=True)

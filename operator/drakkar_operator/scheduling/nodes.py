@@ -4,12 +4,13 @@ A table is immutable and shared by all snapshots of the same nodes; what is comp
 columns, masks of node rules) is kept in it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from drakkar_operator.model import Amounts, NodeView, Taint
+from drakkar_operator.scheduling.shares import DEVICE
 from drakkar_operator.scheduling.topology import BoolArray, IntArray, Levels, Tree
 
 PODS = "pods"
@@ -48,6 +49,8 @@ class NodeTable:
     """Per node: its set."""
     columns: Mapping[str, int]
     """Position of each resource."""
+    devices: Mapping[str, IntArray]
+    """Resource -> nodes x devices, as ``shares.Devices`` with all of them free."""
     _labels: dict[str, LabelColumn] = field(default_factory=dict)
     _masks: dict[object, object] = field(default_factory=dict)
 
@@ -82,6 +85,7 @@ class NodeTable:
             taint_sets=tuple(sets),
             taint_codes=np.array(codes, dtype=np.int64),
             columns={name: at for at, name in enumerate(resources)},
+            devices=_devices(views),
             _labels=labels,
         )
 
@@ -129,3 +133,15 @@ class NodeTable:
         if len(self._masks) >= _KEPT_MASKS:
             self._masks.pop(next(iter(self._masks)))
         self._masks[key] = value
+
+
+def _devices(views: Sequence[NodeView]) -> dict[str, IntArray]:
+    most: dict[str, int] = {}
+    for view in views:
+        for resource, count in view.devices.items():
+            most[resource] = max(count, most.get(resource, 0))
+    found = {}
+    for resource, width in most.items():
+        counts = np.array([view.devices.get(resource, 0) for view in views])
+        found[resource] = np.where(np.arange(width) < counts[:, None], DEVICE, -1)
+    return found

@@ -13,11 +13,13 @@ room for is a sum over its nodes; rank groups of several levels nest; several ro
    wider is allowed.
 4. Ranks near to ranks that stay: same node, then same rack, and so on.
 5. The fewest domains at each finer level, the widest first.
-6. No device is stranded: nodes whose other devices nobody asked for are used last.
-7. The least is left over in the domains that are used, then in those around them: what remains
+6. Where the snapshot has a job mix: on single nodes, the expected unusable capacity over that mix
+   grows least (``fragmentation``).
+7. No device is stranded: nodes whose other devices nobody asked for are used last.
+8. The least is left over in the domains that are used, then in those around them: what remains
    free elsewhere remains whole. Nodes that become exactly full come first, empty nodes and empty
    racks last.
-8. Names in natural order. The order in which nodes were listed plays no part.
+9. Names in natural order. The order in which nodes were listed plays no part.
 
 1 to 3 are met exactly, 5 exactly at the first finer level and by look-ahead below it: a level is
 settled before the next finer one, with bounds of what that will cost. Ranks are given out in tree
@@ -30,12 +32,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from drakkar_operator.model import Share
 from drakkar_operator.scheduling.decision import Placed, Unplaced, reservations
 from drakkar_operator.scheduling.groups import stages
 from drakkar_operator.scheduling.predicates import capacity, eligible
 from drakkar_operator.scheduling.reasons import explain_shortage
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.search import Search
+from drakkar_operator.scheduling.shares import bind
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.sums import Scores
 from drakkar_operator.scheduling.together import Part, Together
@@ -83,7 +87,19 @@ def place(snapshot: Snapshot, request: GangRequest) -> Placed | Unplaced:
         nodes={at: tree.names[node] for at, node in sorted(found.items())},
         level=tree.level(depth),
         domain=tree.domain_name(depth, domain),
+        shares=_shares(snapshot, request, found) if snapshot.devices else {},
     )
+
+
+def _shares(
+    snapshot: Snapshot, request: GangRequest, found: Mapping[int, int]
+) -> dict[int, tuple[Share, ...]]:
+    """Devices for the ranks on nodes that share theirs out."""
+    devices = {resource: free.copy() for resource, free in snapshot.devices.items()}
+    taken = {
+        at: bind(devices, node, request.role_of(at).requests) for at, node in sorted(found.items())
+    }
+    return {at: shares for at, shares in taken.items() if shares}
 
 
 def parts_of(snapshot: Snapshot, request: GangRequest) -> list[Part]:

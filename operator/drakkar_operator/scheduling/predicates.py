@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drakkar_operator.model import Taint
+from drakkar_operator.scheduling import shares
 from drakkar_operator.scheduling.nodes import NodeTable
 from drakkar_operator.scheduling.request import ANY_ADDRESS, Requirement, Role, Term
 from drakkar_operator.scheduling.snapshot import Snapshot, port_key
@@ -81,6 +82,8 @@ def capacity(snapshot: Snapshot, role: Role, mask: BoolArray) -> IntArray:
         if column is None:
             return np.zeros(len(nodes), dtype=np.int64)
         np.minimum(rooms, snapshot.free[:, column] // amount, out=rooms)
+        if resource in snapshot.devices:
+            np.minimum(rooms, shares.rooms(snapshot.devices[resource], amount), out=rooms)
     if role.host_ports:
         # Two replicas can't have the same port of a node.
         np.minimum(rooms, 1, out=rooms)

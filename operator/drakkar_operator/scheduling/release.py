@@ -117,7 +117,15 @@ class Rooms:
     @property
     def exact(self) -> bool:
         """Whether room for whole groups of each role is enough: one role, no group in part."""
-        return len(self.parts) == 1 and not (self.search.above and self.request.fixed)
+        return not (
+            len(self.parts) > 1 or self.shared or (self.search.above and self.request.fixed)
+        )
+
+    @property
+    def shared(self) -> bool:
+        """Whether parts of devices are asked for: what one frees is no sum then."""
+        asked = (resource for part in self.parts for resource in part.role.requests)
+        return any(resource in self.snapshot.devices for resource in asked)
 
     @property
     def homes(self) -> BoolArray:
@@ -149,7 +157,7 @@ class Rooms:
             return False
         if self.exact:
             return True
-        if len(self.parts) > 1:
+        if len(self.parts) > 1 or self.shared:
             chosen = (self.gangs[at] for at in np.flatnonzero(gangs).tolist())
             freed = self.snapshot.release(rank for gang in chosen for rank in gang.reservations)
             return isinstance(place(freed, self.request), Placed)

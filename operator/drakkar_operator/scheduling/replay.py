@@ -18,8 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 from drakkar_operator.model import NodeView, QueueView
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Placed, Unplaced
+from drakkar_operator.scheduling.mix import Mix
 from drakkar_operator.scheduling.nodes import NodeTable
 from drakkar_operator.scheduling.queueing import Decision
+from drakkar_operator.scheduling.request import Role
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.workload import Pending, Running
 
@@ -31,6 +33,7 @@ _NODE = TypeAdapter(NodeView)
 _PENDING = TypeAdapter(tuple[Pending, ...])
 _RUNNING = TypeAdapter(tuple[Running, ...])
 _QUEUES = TypeAdapter(dict[str, QueueView])
+_MIX = TypeAdapter(tuple[tuple[Role, float], ...])
 _DECISION = TypeAdapter(Decision)
 
 
@@ -104,6 +107,8 @@ def _dump_snapshot(snapshot: Snapshot) -> Document:
             {"protocol": protocol, "port": port, "places": sorted(list(p) for p in places)}
             for (protocol, port), places in sorted(snapshot.ports.items())
         ],
+        "devices": {name: free.tolist() for name, free in sorted(snapshot.devices.items())},
+        "mix": _MIX.dump_python(snapshot.mix.roles, mode="json"),
     }
 
 
@@ -122,7 +127,12 @@ def _load_snapshot(document: Mapping[str, Any]) -> Snapshot:
         (item["protocol"], item["port"]): frozenset((node, ip) for node, ip in item["places"])
         for item in document["ports"]
     }
-    return Snapshot(table, free, ports)
+    order = [table.tree.index[item["name"]] for item in document["nodes"]]
+    devices = {name: empty.copy() for name, empty in table.devices.items()}
+    for name, own in devices.items():
+        own[order] = document["devices"][name]
+    mix = Mix(_MIX.validate_python(document["mix"]))
+    return Snapshot(table, free, ports, devices, mix)
 
 
 def describe(answer: Placed | Unplaced) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from drakkar_operator.scheduling.fragmentation import FloatArray
 from drakkar_operator.scheduling.groups import Stage, Units
 from drakkar_operator.scheduling.packing import fewest
 from drakkar_operator.scheduling.sums import Scores, Sums
@@ -123,10 +124,12 @@ class Search:
         """Of domains that each have enough room, the one to use."""
         scores = self.scores
 
-        def keys() -> Iterator[IntArray]:
+        def keys() -> Iterator[IntArray | FloatArray]:
             """What decides, per candidate, least first; computed only while there is a tie."""
             if depth < room.base and need:
                 yield from room.least_spread(depth, candidates, need).T
+            if scores.growth is not None and depth == self.tree.leaf:
+                yield scores.growth(candidates)
             yield scores.stranded.at(depth)[candidates]
             yield room.at(depth)[candidates]
             for wider in range(depth, 0, -1):
@@ -200,11 +203,13 @@ class Search:
         if enough.any():
             return np.array([self._best(room, depth, domains[enough], need)])
         finer = depth < room.base
-        keys = [
+        keys: list[IntArray | FloatArray] = [
             domains,
             self.scores.free.at(depth)[domains],
             self.scores.stranded.at(depth)[domains],
         ]
+        if self.scores.growth is not None and depth == self.tree.leaf:
+            keys.append(self.scores.growth(domains))
         if finer:
             keys += list(room.spread(depth)[domains].T[::-1])
         order = np.lexsort(keys)

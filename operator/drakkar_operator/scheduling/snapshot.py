@@ -1,14 +1,16 @@
 """Snapshot: what is free on every node at one moment, immutable."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from drakkar_operator.model import Amounts, NodeView, PodView
+from drakkar_operator.model import NodeView, PodView
 from drakkar_operator.scheduling.decision import Placed, Reservation
+from drakkar_operator.scheduling.mix import Mix
 from drakkar_operator.scheduling.nodes import NodeTable
 from drakkar_operator.scheduling.request import ANY_ADDRESS, HostPort
+from drakkar_operator.scheduling.shares import Devices, hold
 from drakkar_operator.scheduling.topology import IntArray, Levels
 
 Ports = Mapping[tuple[str, int], frozenset[tuple[str, str]]]
@@ -33,6 +35,10 @@ class Snapshot:
     nodes: NodeTable
     free: IntArray
     ports: Ports
+    devices: Devices = field(default_factory=dict)
+    """What is free of each device on nodes that share them out."""
+    mix: Mix = field(default_factory=Mix)
+    """What is asked for besides: placement leaves room for the like of it."""
 
     @classmethod
     def build(
@@ -44,41 +50,43 @@ class Snapshot:
     ) -> "Snapshot":
         """A snapshot from scratch. ClusterState keeps one up to date at less cost."""
         table = NodeTable.build(nodes, levels)
-        taken: list[tuple[str, Amounts, tuple[HostPort, ...]]] = [
-            (pod.node, pod.requests, pod.host_ports)
+        taken = [
+            Reservation(
+                ("", pod.uid), 0, pod.node, pod.requests, pod.host_ports, pod.shares or None
+            )
             for pod in pods
             if pod.node is not None and not pod.finished
         ]
-        taken += [(rank.node, rank.requests, rank.host_ports) for rank in reserved]
-        empty = cls(table, table.allocatable, {})
-        return empty._moved(taken, -1)
+        empty = cls(table, table.allocatable, {}, table.devices)
+        return empty._moved([*taken, *reserved], -1)
 
     def assume(self, taken: Placed | Iterable[Reservation]) -> "Snapshot":
         """This snapshot with the ranks on their nodes. Unknown nodes are passed over."""
-        return self._moved(_rooms(taken), -1)
+        return self._moved(_ranks(taken), -1)
 
     def release(self, taken: Placed | Iterable[Reservation]) -> "Snapshot":
         """This snapshot without the ranks: the inverse of ``assume``."""
-        return self._moved(_rooms(taken), +1)
+        return self._moved(_ranks(taken), +1)
 
-    def _moved(
-        self, rooms: Iterable[tuple[str, Amounts, tuple[HostPort, ...]]], sign: int
-    ) -> "Snapshot":
+    def _moved(self, ranks: Iterable[Reservation], sign: int) -> "Snapshot":
         index = self.nodes.tree.index
         at: list[int] = []
         kinds: list[int] = []
         # Most pods ask for what many others ask for: each kind is turned into a row once.
         known: dict[tuple[tuple[str, int], ...], int] = {}
         used: dict[tuple[str, int], set[tuple[str, str]]] = {}
-        for node, requests, ports in rooms:
-            position = index.get(node)
+        devices = {name: free.copy() for name, free in self.devices.items()}
+        for rank in ranks:
+            position = index.get(rank.node)
             if position is None:
                 continue
             at.append(position)
-            kinds.append(known.setdefault(tuple(requests.items()), len(known)))
-            for port in ports:
+            kinds.append(known.setdefault(tuple(rank.requests.items()), len(known)))
+            for port in rank.host_ports:
                 key, address = port_key(port)
-                used.setdefault(key, set()).add((node, address))
+                used.setdefault(key, set()).add((rank.node, address))
+            if devices:
+                hold(devices, position, rank.requests, rank.shares, sign)
         free = self.free.copy(order="F")
         if at:
             amounts = np.array([self.nodes.row(dict(items)) for items in known])
@@ -88,12 +96,12 @@ class Snapshot:
             free[nodes[first]] += sign * np.add.reduceat(amounts[np.array(kinds)[order]], first)
         free.setflags(write=False)
         if not used:
-            return Snapshot(self.nodes, free, self.ports)
+            return replace(self, free=free, devices=devices)
         both = dict(self.ports)
         for key, places in used.items():
             before = both.get(key, frozenset())
             both[key] = before | places if sign < 0 else before - places
-        return Snapshot(self.nodes, free, both)
+        return replace(self, free=free, ports=both, devices=devices)
 
     def __repr__(self) -> str:
         free = {name: self.free_of(name) for name in self.nodes.tree.names[:16]}
@@ -105,8 +113,5 @@ class Snapshot:
         return {name: int(row[at]) for name, at in self.nodes.columns.items()}
 
 
-def _rooms(
-    taken: Placed | Iterable[Reservation],
-) -> Iterable[tuple[str, Amounts, tuple[HostPort, ...]]]:
-    ranks = taken.reservations if isinstance(taken, Placed) else taken
-    return [(rank.node, rank.requests, rank.host_ports) for rank in ranks]
+def _ranks(taken: Placed | Iterable[Reservation]) -> Iterable[Reservation]:
+    return taken.reservations if isinstance(taken, Placed) else taken

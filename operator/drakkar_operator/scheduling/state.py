@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drakkar_operator.model import Amounts, NodeView, PodView
+from drakkar_operator.model import Amounts, NodeView, PodView, Share
 from drakkar_operator.scheduling.decision import Reservation
 from drakkar_operator.scheduling.nodes import NodeTable
 from drakkar_operator.scheduling.request import HostPort
+from drakkar_operator.scheduling.shares import Devices, hold
 from drakkar_operator.scheduling.snapshot import Ports, Snapshot, port_key
 from drakkar_operator.scheduling.topology import IntArray, Levels
 
@@ -26,6 +27,7 @@ class _Held:
     node: str
     requests: Amounts
     host_ports: tuple[HostPort, ...]
+    shares: tuple[Share, ...]
 
 
 class ClusterState:
@@ -68,7 +70,7 @@ class ClusterState:
         """A pod came or changed: it counts while it is bound and not finished."""
         held = None
         if pod.node is not None and not pod.finished:
-            held = _Held(pod.node, pod.requests, pod.host_ports)
+            held = _Held(pod.node, pod.requests, pod.host_ports, pod.shares)
         before = self._held.get(pod.uid)
         if before == held:
             return
@@ -90,7 +92,7 @@ class ClusterState:
         table, free = self._current()
         copy = free.copy(order="F")
         copy.setflags(write=False)
-        snapshot = Snapshot(table, copy, self._port_sets())
+        snapshot = Snapshot(table, copy, self._port_sets(), self._devices(table))
         reserved = list(reserved)
         return snapshot.assume(reserved) if reserved else snapshot
 
@@ -115,6 +117,17 @@ class ClusterState:
             )
             self._free = full.assume(rooms).free.copy(order="F")
         return self._table, self._free
+
+    def _devices(self, table: NodeTable) -> Devices:
+        """What is free of shared devices; nothing to do where no node shares its own."""
+        devices = {resource: free.copy() for resource, free in table.devices.items()}
+        if devices:
+            # Pods that say what they hold come first.
+            for held in sorted(self._held.values(), key=lambda held: not held.shares):
+                node = table.tree.index.get(held.node)
+                if node is not None:
+                    hold(devices, node, held.requests, held.shares or None, -1)
+        return devices
 
     def _count(self, held: _Held, sign: int) -> None:
         """Add or take away a pod."""
@@ -153,4 +166,6 @@ def equal(one: Snapshot, other: Snapshot) -> bool:
         and one.nodes.resources == other.nodes.resources
         and np.array_equal(one.free, other.free)
         and dict(one.ports) == dict(other.ports)
+        and one.devices.keys() == other.devices.keys()
+        and all(np.array_equal(free, other.devices[name]) for name, free in one.devices.items())
     )

@@ -1,9 +1,12 @@
 """Values per domain of the topology tree, and what breaks ties between domains."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from drakkar_operator.scheduling.fragmentation import FloatArray, Fragmentation
 from drakkar_operator.scheduling.nodes import NodeTable
 from drakkar_operator.scheduling.request import Role
 from drakkar_operator.scheduling.snapshot import Snapshot
@@ -80,6 +83,8 @@ class Scores:
     """Free devices that the request doesn't ask for."""
     free: Sums
     """Free amount of the resource that the request takes the largest share of."""
+    growth: Callable[[IntArray], FloatArray] | None = None
+    """Of fragmentation, by one replica on each given node; None without a job mix."""
 
     @classmethod
     def of(cls, snapshot: Snapshot, role: Role, rooms: IntArray) -> "Scores":
@@ -96,7 +101,11 @@ class Scores:
         main = nodes.columns[_main_resource(nodes, role)]
         free = np.where(open_, snapshot.free[:, main], 0)
         leaf = nodes.tree.leaf
-        return cls(Sums(nodes.tree, stranded, leaf), Sums(nodes.tree, free, leaf))
+        growth = None
+        if snapshot.mix:
+            fragmentation = Fragmentation(snapshot)
+            growth = partial(fragmentation.growth, role)
+        return cls(Sums(nodes.tree, stranded, leaf), Sums(nodes.tree, free, leaf), growth)
 
 
 def _main_resource(nodes: NodeTable, role: Role) -> str:

@@ -4,8 +4,8 @@ For each domain that has the room the roles are placed one after another, the on
 requests first, each on what the others left, near to them. Where that order fails although all fit
 (a coordinator that took the CPUs beside the last free device), ``split`` says on which nodes the
 smaller roles must go instead. The verdict is exact as long as ``split`` is affordable: always, if
-the smaller roles are a coordinator and the like. Beyond that the orders of the roles are tried in the
-best domains.
+the smaller roles are a coordinator and the like, and no role asks for parts of a device. Beyond that the
+orders of the roles are tried in the best domains.
 """
 
 from collections.abc import Mapping, Sequence
@@ -124,7 +124,8 @@ class Together:
             for p in self.parts
         ]
         members.sort(key=lambda member: -member.missing)
-        if not Split.affordable(self.tree, members[1:]):
+        shared = any(r in self.snapshot.devices for p in self.parts for r in p.role.requests)
+        if shared or not Split.affordable(self.tree, members[1:]):
             return None
         top = self.parts[0].search.top
         return Split(self.snapshot, members[0], members[1:], top)
