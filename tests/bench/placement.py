@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from drakkar.constants import DEFAULT_LEVELS
-from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
+from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
 from drakkar_operator.model import NodeView, PodView
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.placement import place

@@ -14,7 +14,7 @@ from functools import partial
 from placement import GPU, median_ms, node, show
 
 from drakkar.constants import DEFAULT_LEVELS
-from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
+from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
 from drakkar_operator.scheduling.decision import Reservation, Unplaced
 from drakkar_operator.scheduling.defrag import defragment
 from drakkar_operator.scheduling.placement import place

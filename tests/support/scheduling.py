@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from drakkar.constants import DEFAULT_LEVELS
-from drakkar.v1alpha1.trainingjob import TopologyRequest
+from drakkar.v1alpha1.gang import TopologyRequest
 from drakkar_operator.model import NodeView, PodView, Taint
 from drakkar_operator.scheduling.decision import Placed
 from drakkar_operator.scheduling.placement import place

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from drakkar.constants import LEVEL_HOST
+from drakkar.v1alpha1.gang import LevelName
 from drakkar.v1alpha1.meta import PATTERN_MESSAGE, Model, rule, rules
-from drakkar.v1alpha1.trainingjob import LevelName
 
 
 class Level(Model):

@@ -89,7 +89,8 @@ def schedule(
         if decision.placed is None:
             line.append(each.key)
         else:
-            ledger.charge(each.queue, charge_of(each))
+            # An elastic gang is charged for the size that it was given.
+            ledger.charge(each.queue, charge_of(replace(each, request=decision.placed.request)))
             snapshot = snapshot.assume(decision.placed)
     return decisions
 
@@ -108,6 +109,11 @@ def _decide(
 ) -> Decision:
     request = gang.request
     problem = ledger.problem(gang.queue, charge_of(gang))
+    for size in request.sizes if problem is not None else ():
+        smaller = replace(gang, request=request.resized(size))
+        if ledger.problem(gang.queue, charge_of(smaller)) is None:
+            problem, request = None, smaller.request
+            break
     if problem is not None:
         return Decision(gang.key, reason=problem)
     try:

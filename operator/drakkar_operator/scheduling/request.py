@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
+from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
 from drakkar_operator.model import Amounts, Taint
 
 Key = tuple[str, str]

@@ -215,3 +215,13 @@ def test_a_cycle_never_overcommits_nor_exceeds_a_quota(
         charged += request.total[GPU] if decision.key in in_queue else 0
     assert charged <= 12
     assert int(snap.free.min()) >= 0
+
+
+def test_an_elastic_gang_shrinks_to_what_its_queue_allows_and_is_charged_for_that() -> None:
+    elastic = gang(8, 1, key=("team", "a"), sizes=(8, 6, 4, 2))
+    pending = [waiting("a", elastic, queue="q"), waiting("b", queue="q", created=1)]
+    snap = snapshot([node("n1"), node("n2")])
+    first, second = schedule(snap, pending, {"q": QueueView("q", {GPU: 5})})
+    assert first.placed is not None
+    assert first.placed.request.replicas == 4
+    assert second.placed is not None

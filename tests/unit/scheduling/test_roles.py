@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
+from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.request import GangRequest, Role, Toleration

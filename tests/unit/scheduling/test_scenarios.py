@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from drakkar.v1alpha1.trainingjob import RankGroup, TopologyRequest
+from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
 from drakkar_operator.model import NodeView
 from drakkar_operator.scheduling.decision import Unplaced
 from drakkar_operator.scheduling.placement import place
