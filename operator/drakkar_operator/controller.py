@@ -228,7 +228,9 @@ class Controller:
     def _on_job(self, old: JobView | None, new: JobView | None) -> None:
         job = new or old
         assert job is not None
-        self._queue.add(f"{job.namespace}/{job.name}")
+        # A new job only has to ask for places: that is quick, and it must not wait behind those that
+        # have theirs.
+        self._queue.add(f"{job.namespace}/{job.name}", priority=int(old is None))
 
     def _on_pod(self, old: PodView | None, new: PodView | None) -> None:
         for pod in (old, new):

@@ -41,6 +41,10 @@ class Run:
     finished_at: dict[str, float] = field(default_factory=dict)
     used: dict[str, float] = field(default_factory=dict)
     """CPU seconds per process."""
+    names: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = {gang.name for gang in self.gangs}
 
     @property
     def bound(self) -> float:
@@ -92,6 +96,8 @@ class Track:
         with suppress(ApiError):
             await rest.post("/api/v1/namespaces", space)
         track = cls(cluster, rest, contender)
+        # What a run that was ended left behind.
+        await track.clear()
         listed = await rest.get(PODS)
         watching = asyncio.create_task(track._watch(listed["metadata"]["resourceVersion"]))
         try:
@@ -227,11 +233,11 @@ class Track:
             return
         self._alive.add(name)
         run, node = self._run, pod["spec"].get("nodeName")
-        if run is None or node is None:
+        gang = pod["metadata"].get("labels", {}).get(LABEL_GANG, "")
+        if run is None or node is None or gang not in run.names:
             return
         now = time.monotonic() - run.started
         if name not in run.bound_at:
-            gang = pod["metadata"].get("labels", {}).get(LABEL_GANG, "")
             run.bound_at[name] = (gang, node, now)
             self._changed.set()
         if pod["status"].get("phase") == "Succeeded" and name not in run.finished_at:
