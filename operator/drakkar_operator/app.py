@@ -117,6 +117,7 @@ class Core:
             jobs=self.jobs,
             scheduler=self.scheduler,
             check=self.leader.check,
+            clock=wall,
         )
 
     async def run(self, stop: asyncio.Event, *others: Coroutine[Any, Any, Any]) -> None:

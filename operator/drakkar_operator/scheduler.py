@@ -23,13 +23,10 @@ from drakkar_operator.cluster.rest import ApiError
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.holdings import Holdings
 from drakkar_operator.metrics import Metrics
-from drakkar_operator.model import Amounts, JobView, NodeView, PodView
+from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.outlook import Lookout, is_news
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
-from drakkar_operator.reconcile.demand import (
-    placed_request,
-)
 from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Eviction, Placed
@@ -38,6 +35,8 @@ from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.state import ClusterState
+from drakkar_operator.scheduling.usage import History, QueueUse, usage
+from drakkar_operator.scheduling.verdicts import Memory, remember
 from drakkar_operator.scheduling.workload import Pending, Running
 
 KEPT_CYCLES = 16
@@ -109,6 +108,9 @@ class Scheduler:
         self.cycles: deque[Cycle] = deque(maxlen=KEPT_CYCLES)
         """The newest cycles, the newest last."""
         self._looked_for_moves = float("-inf")
+        self._memory = Memory()
+        self.history = History()
+        """What the queues used lately."""
         self._wake = asyncio.Event()
         self._reminder: asyncio.TimerHandle | None = None
         """Set while reasons wait to be written."""
@@ -145,6 +147,7 @@ class Scheduler:
         self._waiting.clear()
         self._told.clear()
         self._uncertain.clear()
+        self._memory = Memory()
 
     async def run(self) -> None:
         """Judge whenever it may help, until cancelled."""
@@ -176,6 +179,7 @@ class Scheduler:
         decisions = case.decide()
         self._metrics.scheduling_seconds.observe(time.perf_counter() - started)
         self.cycles.append(Cycle(case, tuple(decisions)))
+        self._memory = remember(case.snapshot, case.pending, case.running, case.holds, decisions)
         await asyncio.gather(*(self._write(decision) for decision in self._to_write(decisions)))
         # Only now: nobody who has a place waits for what others are told.
         if self._lookout.look(case, decisions):
@@ -212,45 +216,36 @@ class Scheduler:
     def case(self) -> Case:
         """What a cycle would be given now."""
         pending = tuple(self._pending())
+        running = (*self._running(), *self._holdings.leaving())
+        snapshot, now = self._snapshot(), self._clock()
+        holds, known = self._memory.recall(snapshot, pending, running, now)
         return Case(
-            snapshot=self._snapshot(),
+            snapshot=snapshot,
             pending=pending,
-            running=(*self._running(), *self._holdings.leaving()),
+            running=running,
             queues={name: entry.view for name, entry in self._caches.queues.items.items()},
-            now=self._clock(),
+            now=now,
+            holds=holds,
+            known=known,
+            recent=self.history.averages(now),
         )
 
-    def used(self) -> dict[str, Amounts]:
-        """What the placed gangs of each queue request together."""
-        totals: dict[str, dict[str, int]] = {}
-        for job in self._holdings.placed.values():
-            demand = self._holdings.demand(job)
-            if job.spec.queue is None or demand is None:
-                continue
-            assert job.status.placement is not None
-            demand = placed_request(demand, job.status.placement)
-            total = totals.setdefault(job.spec.queue, {})
-            for resource, amount in {**demand.total, "pods": demand.replicas}.items():
-                total[resource] = total.get(resource, 0) + amount
-        return dict(totals)
-
-    def counts(self, queue: str) -> tuple[int, int]:
-        """(admitted, pending): jobs of a queue that hold a place, and that wait for one."""
-        mine = [(k, j) for k, j in self._jobs.items.items() if j.spec.queue == queue]
-        admitted = sum(
-            j.status.placement is not None and not cond.finished(j.status.conditions)
-            for _, j in mine
+    def usage(self) -> dict[str, QueueUse]:
+        """What each queue uses and waits for."""
+        restarting = [each for each in self._pending() if each.charged and not each.extra]
+        waiting = (
+            job.spec.queue
+            for job in self._jobs.items.values()
+            if job.status.placement is None
+            and not cond.finished(job.status.conditions)
+            and not job.spec.suspend
         )
-        waiting = sum(
-            j.status.placement is None
-            and not cond.finished(j.status.conditions)
-            and not j.spec.suspend
-            for _, j in mine
-        )
-        return admitted, waiting
+        views = {name: entry.view for name, entry in self._caches.queues.items.items()}
+        admitted: list[Running | Pending] = [*self._running(), *restarting]
+        return usage(views, self._snapshot(), admitted, waiting)
 
     def _pending(self) -> list[Pending]:
-        pending = []
+        pending, now = [], self._clock()
         for key, waiting in list(self._waiting.items()):
             job = self._jobs.items.get(key)
             if job is None or job.deleting:
@@ -272,6 +267,9 @@ class Scheduler:
                         spares=_spares(job),
                         extra=_extra(job, waiting.request),
                         charged=job.status.placement is not None,
+                        since=_waits_since(job),
+                        lasts=_lasts(job, now),
+                        preempts=self._caches.preempts(job.spec.priority_class_name),
                     )
                 )
         return pending
@@ -414,6 +412,11 @@ class Scheduler:
             self._wake.set()
 
     def _on_queue(self, old: QueueEntry | None, new: QueueEntry | None) -> None:
+        if new is None:
+            assert old is not None
+            self.history.forget([old.view.name])
+        elif new.recent_time is not None:
+            self.history.begin(new.view.name, new.recent, new.recent_time)
         if old is None or new is None or old.view != new.view:
             self._wake.set()
 
@@ -437,3 +440,19 @@ def _extra(job: JobView, request: GangRequest) -> bool:
     """Whether a request is for nothing but spares of a gang that is whole."""
     held = job.status.placement is not None
     return held and bool(request.missing) and min(request.missing) >= job.replicas
+
+
+def _waits_since(job: JobView) -> float:
+    """Since when it is told that it waits; before that, since it was created."""
+    admitted = cond.find(job.status.conditions, cond.ADMITTED)
+    if admitted is None or admitted.status == "True":
+        return job.created
+    return admitted.last_transition_time.timestamp()
+
+
+def _lasts(job: JobView, now: float) -> float | None:
+    """Most seconds that it can run from now on."""
+    deadline, start = job.spec.active_deadline_seconds, job.status.start_time
+    if deadline is None:
+        return None
+    return float(deadline) if start is None else max(0.0, start.timestamp() + deadline - now)

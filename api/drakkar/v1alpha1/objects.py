@@ -182,6 +182,8 @@ class Queue(KubernetesObject):
         columns=(
             Column("Admitted", "integer", ".status.admitted"),
             Column("Pending", "integer", ".status.pending"),
+            Column("Share", "number", ".status.share"),
+            Column("Fair", "number", ".status.fairShare"),
             Column("Weight", "integer", ".spec.weight"),
             Column("Age", "date", ".metadata.creationTimestamp"),
             Column("Parent", "string", ".spec.parent", wide=True),

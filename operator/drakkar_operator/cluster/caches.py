@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from drakkar.constants import DEFAULT_LEVELS
 from drakkar_operator.cluster import paths, project
 from drakkar_operator.cluster.informer import Informer
+from drakkar_operator.cluster.project import Priority
 from drakkar_operator.cluster.rest import Object, Rest
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import NodeView, PodView, QueueView
@@ -20,6 +21,10 @@ class QueueEntry(NamedTuple):
 
     view: QueueView
     status: Mapping[str, Any]
+    generation: int = 0
+    recent: Mapping[str, float] = {}
+    """What it used lately on average, as of ``recent_time``, epoch seconds."""
+    recent_time: float | None = None
 
 
 class TopologyEntry(NamedTuple):
@@ -34,7 +39,10 @@ def _topology_entry(raw: Object) -> TopologyEntry:
 
 
 def _queue_entry(raw: Object) -> QueueEntry:
-    return QueueEntry(project.queue(raw), raw.get("status") or {})
+    status = raw.get("status") or {}
+    recent, at = project.recent_use(status)
+    generation = int(raw["metadata"].get("generation") or 0)
+    return QueueEntry(project.queue(raw), status, generation, recent, at)
 
 
 class Caches:
@@ -62,9 +70,7 @@ class Caches:
         self.nodes: Informer[NodeView] = informer(paths.NODES, project.node)
         self.queues: Informer[QueueEntry] = informer(paths.QUEUES, _queue_entry)
         self.topologies: Informer[TopologyEntry] = informer(paths.TOPOLOGIES, _topology_entry)
-        self.priorities: Informer[tuple[int, bool]] = informer(
-            paths.PRIORITY_CLASSES, project.priority
-        )
+        self.priorities: Informer[Priority] = informer(paths.PRIORITY_CLASSES, project.priority)
         self._by_job: dict[str, dict[tuple[str, str], PodView]] = {}
         self.pods.subscribe(self._index)
 
@@ -97,10 +103,12 @@ class Caches:
     def priority_of(self, class_name: str | None) -> int:
         """Value of a PriorityClass, or of the default one; 0 if there is none."""
         if class_name is not None:
-            return self.priorities.items.get(class_name, (0, False))[0]
-        return max(
-            (value for value, default in self.priorities.items.values() if default), default=0
-        )
+            return self.priorities.items.get(class_name, Priority(0)).value
+        return max((p.value for p in self.priorities.items.values() if p.default), default=0)
+
+    def preempts(self, class_name: str | None) -> bool:
+        """Whether a PriorityClass lets its jobs displace others; without one they may."""
+        return class_name is None or self.priorities.items.get(class_name, Priority(0)).preempts
 
     def _index(self, old: PodView | None, new: PodView | None) -> None:
         if old is not None and old.job_uid and (new is None or new.job_uid != old.job_uid):

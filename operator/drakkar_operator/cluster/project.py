@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from drakkar.constants import (
     ANNOTATION_FAULTS,
@@ -17,7 +17,7 @@ from drakkar.constants import (
     TRAINER_CONTAINER,
 )
 from drakkar.devices import NodeFaults, parse_faults
-from drakkar.quantity import amount
+from drakkar.quantity import amount, parse
 from drakkar.v1alpha1.queue import UNLIMITED
 from drakkar_operator.model import (
     NO_LIMIT,
@@ -282,6 +282,27 @@ def queue(raw: Object) -> QueueView:
     )
 
 
+def recent_use(status: Object) -> tuple[dict[str, float], float | None]:
+    """(what a queue used lately on average, when that was written); nothing if it is malformed."""
+    try:
+        at = epoch(status["recentTime"])
+        return {
+            resource: float(parse(value)) * _scale(resource)
+            for resource, value in (status.get("recent") or {}).items()
+        }, at
+    except (KeyError, TypeError, ValueError):
+        return {}, None
+
+
+def show_recent(average: Mapping[str, float]) -> dict[str, str]:
+    """An average as ``recent_use`` reads it."""
+    return {r: f"{value / _scale(r):.3f}" for r, value in sorted(average.items())}
+
+
+def _scale(resource: str) -> int:
+    return 1000 if resource == "cpu" else 1
+
+
 def _limits(items: Mapping[str, Any] | None) -> dict[str, int]:
     """Amounts, of which some may be unlimited."""
     return {
@@ -295,6 +316,19 @@ def topology_levels(raw: Object) -> tuple[tuple[str, str], ...]:
     return tuple((level["name"], level["nodeLabel"]) for level in raw["spec"]["levels"])
 
 
-def priority(raw: Object) -> tuple[int, bool]:
-    """(value, whether it is the default) of a PriorityClass."""
-    return int(raw.get("value") or 0), bool(raw.get("globalDefault"))
+class Priority(NamedTuple):
+    """A PriorityClass."""
+
+    value: int
+    default: bool = False
+    """Of pods that name none."""
+    preempts: bool = True
+
+
+def priority(raw: Object) -> Priority:
+    """A PriorityClass."""
+    return Priority(
+        int(raw.get("value") or 0),
+        bool(raw.get("globalDefault")),
+        raw.get("preemptionPolicy") != "Never",
+    )

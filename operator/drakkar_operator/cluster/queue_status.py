@@ -1,24 +1,34 @@
-"""Tells each Queue what its jobs use and wait for."""
+"""Tells each Queue what its jobs use and wait for, and keeps there what it used lately."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from drakkar import quantity
 from drakkar.constants import FIELD_MANAGER
-from drakkar_operator.cluster import paths
+from drakkar.v1alpha1.meta import Condition
+from drakkar_operator.cluster import paths, project
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.merge import merge_patch
 from drakkar_operator.cluster.rest import ApiError, Rest
+from drakkar_operator.model import Amounts
+from drakkar_operator.reconcile.conditions import with_condition
+from drakkar_operator.scheduling.usage import QueueUse, Use
 
 if TYPE_CHECKING:
     from drakkar_operator.scheduler import Scheduler
 
 PERIOD_SECONDS = 2.0
 """A queue's status is written at most this often."""
+RECENT_SECONDS = 600.0
+"""What a queue used lately is written this often while it changes, and nothing else does."""
+VALID = "Valid"
+"""Condition: the queue and all its parents can be used."""
 log = structlog.get_logger(__name__)
 
 
@@ -33,11 +43,13 @@ class QueueStatus:
         jobs: Jobs,
         scheduler: "Scheduler",
         check: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._rest = rest
         self._caches = caches
         self._scheduler = scheduler
         self._check = check
+        self._clock = clock
         self._changed = asyncio.Event()
         self._changed.set()
         jobs.subscribe(lambda *_: self._changed.set())
@@ -53,17 +65,23 @@ class QueueStatus:
 
     async def write(self) -> None:
         """Write now what differs from what the queues say. Raises NotLeaderError."""
-        used = self._scheduler.used()
+        now = self._clock()
+        found = self._scheduler.usage()
         for name, entry in list(self._caches.queues.items.items()):
-            admitted, pending = self._scheduler.counts(name)
-            status: dict[str, Any] = {
-                "used": {r: quantity.show(r, a) for r, a in sorted(used.get(name, {}).items())},
-                "admitted": admitted,
-                "pending": pending,
-            }
+            use = found.get(name)
+            if use is None:
+                continue
+            average = self._scheduler.history.note(name, use.use.used, now)
+            status = _status(use)
+            status["conditions"] = _conditions(entry.status, use, entry.generation, now)
+            told = entry.recent_time
+            news = any(entry.status.get(key) != value for key, value in status.items())
+            if average and (news or told is None or now - told >= RECENT_SECONDS):
+                status["recent"] = project.show_recent(average)
+                status["recentTime"] = datetime.fromtimestamp(int(now), UTC).isoformat()
             old = {key: entry.status[key] for key in status if key in entry.status}
             patch = merge_patch(old, status)
-            if not patch:
+            if not patch or not (news or "recent" in patch):
                 continue
             self._check()
             try:
@@ -77,3 +95,37 @@ class QueueStatus:
                 if error.status != 404:
                     self._changed.set()
                     log.info("queue status not written", queue=name, error=str(error))
+
+
+def _status(use: QueueUse) -> dict[str, Any]:
+    return {
+        **_amounts(use.use),
+        "flavors": [{"name": name, **_amounts(each)} for name, each in use.flavors.items()],
+        "admitted": use.admitted,
+        "pending": use.pending,
+        "share": round(use.share, 3),
+        "fairShare": round(use.fair_share, 3),
+    }
+
+
+def _amounts(use: Use) -> dict[str, Any]:
+    def show(amounts: Amounts) -> dict[str, str]:
+        return {r: quantity.show(r, amount) for r, amount in sorted(amounts.items())}
+
+    return {"used": show(use.used), "borrowed": show(use.borrowed), "lent": show(use.lent)}
+
+
+def _conditions(
+    status: Mapping[str, Any], use: QueueUse, generation: int, now: float
+) -> list[dict[str, Any]]:
+    old = [Condition.model_validate(each) for each in status.get("conditions") or ()]
+    conditions = with_condition(
+        old,
+        VALID,
+        "False" if use.problem else "True",
+        "ParentUnusable" if use.problem else "Usable",
+        f"{use.problem}: its jobs wait until this is mended" if use.problem else "",
+        at=datetime.fromtimestamp(int(now), UTC),
+        generation=generation,
+    )
+    return [each.wire() for each in conditions]

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from drakkar_operator.model import QueueView
-from drakkar_operator.scheduling.decision import Placed
+from drakkar_operator.scheduling.decision import Hold, Placed, Unplaced
 from drakkar_operator.scheduling.defrag import defragment
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.queueing import Decision, schedule
 from drakkar_operator.scheduling.repair import from_spares, smallest_part
+from drakkar_operator.scheduling.request import Key
 from drakkar_operator.scheduling.snapshot import Snapshot
+from drakkar_operator.scheduling.turns import Recent
 from drakkar_operator.scheduling.workload import Pending, Running
 
 MOST_WAITING = 4
@@ -27,13 +29,30 @@ class Case:
     queues: Mapping[str, QueueView] = field(default_factory=dict)
     now: float = 0.0
     """Seconds since the epoch."""
+    holds: tuple[Hold, ...] = ()
+    """Room that is kept for gangs since an earlier cycle."""
+    known: Mapping[Key, Unplaced] = field(default_factory=dict)
+    """Verdicts of earlier cycles that hold still, each by one of the gangs that it is on."""
+    recent: Recent = field(default_factory=dict)
+    """What the queues used lately, as a fading average."""
     moves: bool = False
     """Whether gangs may be moved to make room in one piece."""
 
     def decide(self) -> list[Decision]:
         """The decision on every pending gang, in the order in which they were judged."""
         repaired, rest = self._repaired()
-        decisions = schedule(rest.snapshot, rest.pending, rest.queues, rest.running)
+        settled = {each.key for each in rest.pending}
+        decisions = schedule(
+            rest.snapshot,
+            rest.pending,
+            rest.queues,
+            rest.running,
+            others=[p for p in self.pending if p.key not in settled and not p.extra],
+            holds=rest.holds,
+            known=rest.known,
+            recent=rest.recent,
+            now=rest.now,
+        )
         if self.moves:
             decisions = rest._with_moves(decisions)
         return [*repaired, *decisions, *self._more_spares([*repaired, *decisions])]
@@ -84,10 +103,13 @@ class Case:
         if any(each.leaving for each in self.running) or any(d.evictions for d in decisions):
             return decisions
         snapshot = self._after(decisions)
+        kept = [each.hold for each in decisions if each.hold is not None]
         pending = {each.key: each for each in self.pending}
         waiting = [at for at, d in enumerate(decisions) if d.placed is None and d.unplaced]
         for at in waiting[:MOST_WAITING]:
-            way = defragment(snapshot, pending[decisions[at].key], self.running, self.now)
+            others = [hold for hold in kept if hold.key != decisions[at].key]
+            free = snapshot.assume(rank for hold in others for rank in hold.placed.reservations)
+            way = defragment(free, pending[decisions[at].key], self.running, self.now)
             if way is not None:
                 who = ", ".join("/".join(each.gang.key) for each in way.moves)
                 reason = f"{decisions[at].reason}; {who} moves to make room for it"

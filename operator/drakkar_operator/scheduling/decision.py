@@ -1,4 +1,4 @@
-"""The answer to a gang's request: Placed or Unplaced."""
+"""The answer to a gang's request: Placed or Unplaced, and what becomes of the gang."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,3 +98,40 @@ class Eviction:
     """One sentence with numbers, for the owner of the evicted gang."""
     to: Placed | None = None
     """The place that a moved gang gets in exchange; it holds it from the decision on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Room that is kept for a gang. It is valid as long as the gang waits for the same."""
+
+    key: Key
+    queue: str | None
+    placed: Placed
+    """Where the gang will run."""
+    awaits: tuple[Key, ...]
+    """Gangs that must be gone first."""
+    until: float | None = None
+    """When they are expected to be, in epoch seconds; None: not known."""
+
+    def open_to(self, ends: float | None) -> bool:
+        """Whether a gang that is known to end then may use the room in the meantime."""
+        return ends is not None and self.until is not None and ends <= self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a pending gang in this cycle: ``placed``, or ``reason`` says why not."""
+
+    key: Key
+    placed: Placed | None = None
+    reason: str | None = None
+    unplaced: Unplaced | None = None
+    """The verdict with its numbers, if it was room (not quota) that was lacking."""
+    position: int = 0
+    """Place in the line of its queue, from 1, in the order in which its gangs are judged."""
+    ahead: tuple[Key, ...] = ()
+    """The gangs before it in that line that wait still, nearest to the head first; at most 8."""
+    evictions: tuple[Eviction, ...] = ()
+    """Running gangs that must leave so that it fits; it is placed when they are gone."""
+    hold: Hold | None = None
+    """Room that is kept for it; to be given to the next cycle."""

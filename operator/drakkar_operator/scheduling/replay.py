@@ -17,10 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from drakkar_operator.model import NodeView, QueueView
 from drakkar_operator.scheduling.case import Case
-from drakkar_operator.scheduling.decision import Placed, Unplaced
+from drakkar_operator.scheduling.decision import Decision, Hold, Placed, Unplaced
 from drakkar_operator.scheduling.mix import Mix
 from drakkar_operator.scheduling.nodes import NodeTable
-from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import Role
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.workload import Pending, Running
@@ -34,6 +33,9 @@ _PENDING = TypeAdapter(tuple[Pending, ...])
 _RUNNING = TypeAdapter(tuple[Running, ...])
 _QUEUES = TypeAdapter(dict[str, QueueView])
 _MIX = TypeAdapter(tuple[tuple[Role, float], ...])
+_HOLDS = TypeAdapter(tuple[Hold, ...])
+_UNPLACED = TypeAdapter(Unplaced)
+_RECENT = TypeAdapter(dict[str, dict[str, float]])
 _DECISION = TypeAdapter(Decision)
 
 
@@ -53,6 +55,12 @@ def dump(case: Case, decisions: Sequence[Decision] = ()) -> Document:
         **_dump_snapshot(case.snapshot),
         "queues": _QUEUES.dump_python(dict(case.queues), mode="json"),
         "running": _RUNNING.dump_python(case.running, mode="json"),
+        "holds": _HOLDS.dump_python(case.holds, mode="json"),
+        "known": [
+            {"key": key, "verdict": _UNPLACED.dump_python(verdict, mode="json")}
+            for key, verdict in sorted(case.known.items())
+        ],
+        "recent": {queue: dict(amounts) for queue, amounts in sorted(case.recent.items())},
         "pending": _PENDING.dump_python(case.pending, mode="json"),
         "decisions": [outcome(decision) for decision in decisions],
     }
@@ -70,6 +78,12 @@ def load(document: Mapping[str, Any]) -> Case:
             pending=_PENDING.validate_python(document["pending"]),
             running=_RUNNING.validate_python(document["running"]),
             queues=_QUEUES.validate_python(document["queues"]),
+            holds=_HOLDS.validate_python(document["holds"]),
+            known={
+                (item["key"][0], item["key"][1]): _UNPLACED.validate_python(item["verdict"])
+                for item in document["known"]
+            },
+            recent=_RECENT.validate_python(document["recent"]),
             now=float(document["now"]),
             moves=bool(document["moves"]),
         )

@@ -21,6 +21,17 @@ class Pending:
     """It lacks nothing but spares."""
     charged: bool = False
     """It holds its quota already: it lost ranks, maybe all of them."""
+    since: float | None = None
+    """Since when it waits, in epoch seconds; None: since it was created."""
+    lasts: float | None = None
+    """Most seconds that it can run from now on, if that is limited."""
+    preempts: bool = True
+    """Others may be displaced for it."""
+
+    @property
+    def waits_since(self) -> float:
+        """When it began to wait, in epoch seconds."""
+        return self.created if self.since is None else self.since
 
 
 @dataclass(frozen=True, slots=True)

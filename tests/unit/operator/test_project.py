@@ -164,7 +164,8 @@ def test_a_queue_and_a_priority_class():
     raw = {"metadata": {"name": "q"}, "spec": {"quota": {"cpu": "2"}, "binding": "pinned"}}
     view = queue(raw)
     assert (dict(view.quota), view.pinned, view.weight) == ({"cpu": 2000}, True, 1)
-    assert priority({"value": 7, "globalDefault": True}) == (7, True)
+    assert priority({"value": 7, "globalDefault": True}) == (7, True, True)
+    assert not priority({"value": 7, "preemptionPolicy": "Never"}).preempts
 
 
 def job(spec: Any) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drakkar_operator.model import QueueView
-from drakkar_operator.scheduling import queueing
+from drakkar_operator.scheduling import room
 from drakkar_operator.scheduling.placement import place
-from drakkar_operator.scheduling.queueing import order, quota_problem, schedule
+from drakkar_operator.scheduling.queueing import schedule
 from drakkar_operator.scheduling.request import GangRequest
+from drakkar_operator.scheduling.turns import order
 from drakkar_operator.scheduling.workload import Pending, Running
 from support.scheduling import GPU, gang, node, pod, snapshot
 
@@ -33,38 +34,6 @@ def test_order() -> None:
         waiting("repair", repair, created=100, priority=-5),
     ]
     assert [p.key[1] for p in order(pending)] == ["repair", "high", "a", "b", "late"]
-
-
-@pytest.mark.parametrize(
-    ("used", "need", "jobs", "text"),
-    [
-        ({}, {GPU: 16}, 0, None),
-        ({GPU: 8}, {GPU: 8}, 1, None),
-        ({GPU: 99}, {"cpu": 1}, 1, None),
-        ({GPU: 99}, {}, 1, None),
-        (
-            {GPU: 12}, {GPU: 8}, 2,
-            "queue 'research' allows 16 nvidia.com/gpu; 12 are used by 2 jobs, this job needs 8",
-        ),
-        (
-            {GPU: 1}, {GPU: 16}, 1,
-            "queue 'research' allows 16 nvidia.com/gpu; 1 is used by 1 job, this job needs 16",
-        ),
-        (
-            {}, {GPU: 17}, None,
-            "queue 'research' allows 16 nvidia.com/gpu; 0 are used, this job needs 17",
-        ),
-        (
-            {"memory": 6 << 30}, {"memory": 4 << 30}, 3,
-            "queue 'research' allows 8Gi memory; 6Gi are used by 3 jobs, this job needs 4Gi",
-        ),
-    ],
-)  # fmt: skip
-def test_quota(
-    used: dict[str, int], need: dict[str, int], jobs: int | None, text: str | None
-) -> None:
-    queue = QueueView("research", {GPU: 16, "memory": 8 << 30})
-    assert quota_problem(queue, used, need, jobs) == text
 
 
 def test_each_gang_sees_the_room_that_those_before_it_left() -> None:
@@ -104,12 +73,14 @@ def test_requests_of_the_same_shape_are_judged_once(monkeypatch: pytest.MonkeyPa
         calls.append(args)
         return place(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(queueing, "place", counted)
+    monkeypatch.setattr(room, "place", counted)
     snap = snapshot([node("n1")])
     pending = [waiting(f"j{at}", gang(2, 8, key=("team", f"j{at}"))) for at in range(50)]
     pending.append(waiting("other", gang(3, 8)))
     assert not any(d.placed for d in schedule(snap, pending, {}))
-    assert len(calls) == 2
+    # Each of the two shapes on what is free, and on an empty cluster: the first one's place in
+    # the line is kept for it only if it could ever fit.
+    assert len(calls) == 4
 
 
 def test_quota_counts_what_the_cycle_places() -> None:
@@ -160,11 +131,23 @@ def test_the_quota_of_a_parent_covers_its_children() -> None:
     assert second.reason.startswith("queue 'all' allows 8 nvidia.com/gpu; 8 are used by 2 jobs")
 
 
-def test_queues_in_a_circle_end() -> None:
-    queues = {"a": QueueView("a", {}, parent="b"), "b": QueueView("b", {GPU: 1}, parent="a")}
-    (decision,) = schedule(snapshot([node("n")]), [waiting("j", gang(1, 2), queue="a")], queues)
-    assert decision.reason is not None
-    assert decision.reason.startswith("queue 'b' allows 1")
+@pytest.mark.parametrize(
+    ("parents", "reason"),
+    [
+        ({"a": "b", "b": "a"}, "the parents of queue 'a' go round in a circle: 'a', 'b', 'a'"),
+        (
+            {"a": "b", "b": "c", "c": "b"},
+            "the parents of queue 'a' go round in a circle: 'b', 'c', 'b'",
+        ),
+        ({"a": "b", "b": "gone"}, "queue 'b' has the parent 'gone', which does not exist"),
+    ],
+)
+def test_a_queue_without_a_way_to_a_root_admits_nothing(
+    parents: dict[str, str], reason: str
+) -> None:
+    queues = {name: QueueView(name, {}, parent=parent) for name, parent in parents.items()}
+    (decision,) = schedule(snapshot([node("n")]), [waiting("j", gang(1), queue="a")], queues)
+    assert decision.reason == reason
 
 
 def test_a_decision_tells_the_place_in_the_line_and_who_is_before() -> None:
@@ -203,7 +186,10 @@ def test_a_cycle_never_overcommits_nor_exceeds_a_quota(
     ]
     in_queue = {p.key for p in pending if p.queue}
     decisions = schedule(snap, pending, queues)
-    assert [d.key for d in decisions] == [p.key for p in order(pending)]
+    for line in ("q", None):
+        mine = [p for p in pending if p.queue == line]
+        judged = [d.key for d in decisions if d.key in {p.key for p in mine}]
+        assert judged == [p.key for p in order(mine)]
     charged = 0
     for decision in decisions:
         assert (decision.placed is None) == (decision.reason is not None)
