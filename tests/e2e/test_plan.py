@@ -85,7 +85,7 @@ def test_a_plan_for_more_than_there_is_says_what_is_missing(lab: Lab, tmp_path: 
     planned = drakkar(lab, "plan", manifest(lab, tmp_path, "large", "4k"))
     assert planned.returncode == 0, planned.stderr
     assert "would wait" in planned.stdout
-    assert "4k cpu" in planned.stdout
+    assert "needs 4000 cpu on one node" in planned.stdout
 
 
 def test_those_who_view_may_plan_and_not_debug(lab: Lab) -> None:
