@@ -1,6 +1,6 @@
 """How long a placement decision takes, by nodes and gang size.
 
-``python tests/bench/placement.py [--rounds N]`` prints medians of CPU milliseconds. Nodes have 8
+``python tests/bench/placement.py [--rounds N] [--plot FILE]`` prints medians of CPU milliseconds. Nodes have 8
 devices in racks of 16, blocks of 16 racks, zones of 4 blocks; two thirds of the devices are taken,
 in pieces of 1 to 8. A gang's pods ask for 8 devices each where that many nodes are free, else 1.
 """
@@ -10,6 +10,9 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+import plot
 
 from drakkar.constants import DEFAULT_LEVELS
 from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
@@ -84,7 +87,10 @@ def main() -> None:
     """Print the tables."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=21)
-    rounds = options.parse_args().rounds
+    options.add_argument("--plot", type=Path, help="write the growth with the nodes as SVG")
+    given = options.parse_args()
+    rounds = given.rounds
+    curves: dict[str, list[tuple[float, float]]] = {}
     sizes = (100, 500, 1_000, 5_000, 10_000)
     snapshots: dict[int, Snapshot] = {}
     build: list[float | str] = []
@@ -143,7 +149,14 @@ def main() -> None:
                 answer = place(snapshots[count], request)
                 took = median_ms(lambda s=snapshots[count], r=request: place(s, r), rounds)  # type: ignore[misc]
                 cells.append(f"{took:.2f}{' ' if isinstance(answer, Placed) else '-'}")
+                if label in ("1 GPU each", "never fits: 9,999 GPUs each"):
+                    what = f"{pods_in_gang} pods, {label.split(',')[0].split(':')[0]}"
+                    curves.setdefault(what, []).append((count, took))
             show(f"gang of {pods_in_gang:>3}, {label}", cells)
+    if given.plot:
+        shown = {name: curve for name, curve in curves.items() if "never" not in name}
+        last = "512 pods, never fits"
+        plot.write(given.plot, {**shown, last: curves[last]}, "nodes", "CPU milliseconds")
     print("'-': no placement, the time is that of the verdict with its reason")
     print()
     for count in sizes[2:]:

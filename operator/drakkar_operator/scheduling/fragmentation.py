@@ -4,8 +4,8 @@ As in Fragmentation Gradient Descent (Weng et al., USENIX ATC'23) a placement is
 the expected unusable capacity grow least, over the roles of the job mix, weighed by how often they are
 asked for. What a role can't use of a node is measured more strictly here: what is left of its free
 devices when it is filled with replicas of that role. (There a node with room for one replica counts as
-usable but for devices of which less is free than the replica takes.) On that paper's own experiment
-this packs better: docs/benchmarks.md.
+usable but for devices of which less is free than the replica takes.) docs/benchmarks.md compares the
+two on that paper's experiment: which of them packs better depends on the workload.
 
 What a request would do to each node is remembered with the nodes, and computed anew for nodes only
 whose free amounts have changed.
