@@ -349,6 +349,9 @@ class Scheduler:
         await self._executor.apply(job, plan.actions, pinned=False)
 
     async def _refuse(self, key: str, job: JobView, decision: Decision, reason: str) -> None:
+        if job.status.placement is not None and (decision.hold or decision.evictions):
+            # Room for the ranks that it lost is on the way: the others keep theirs.
+            return
         now, outlook = self._clock(), self._lookout.of(decision)
         if job.status.placement is None:
             if not is_news(job, decision, outlook, now):

@@ -139,13 +139,22 @@ class Cycle:
         return self._short_of_quota(gang, decision, options)
 
     def _repair(self, gang: Pending, options: Sequence[Option]) -> Decision:
-        """Beside what is kept for others if that is possible, else there: its other ranks wait."""
+        """Beside what is kept for others if that is possible, else there: its other ranks wait.
+
+        Where there is no room, others are displaced as for a gang that waits.
+        """
         verdict = self._judge(gang, options, first=False)
         if verdict.placed is None and self._room.holds:
             verdict = self._judge(gang, options, first=False, anywhere=True)
         if verdict.placed is not None:
             return self._place(gang, verdict.placed)
-        return Decision(gang.key, reason=verdict.reason, unplaced=verdict.unplaced)
+        decision = Decision(gang.key, reason=verdict.reason, unplaced=verdict.unplaced)
+        displacing = self._displace(gang, decision, verdict.open)
+        if displacing is None:
+            return decision
+        # What is kept for it is not for the first that waits.
+        self._heads.add(gang.queue)
+        return displacing
 
     def _judge(
         self, gang: Pending, options: Sequence[Option], first: bool, anywhere: bool = False

@@ -130,3 +130,31 @@ async def test_a_gang_whose_rack_has_no_room_for_a_repair_goes_to_another_as_a_w
     assert not set(before) & set(placed_on(world, "a"))
     assert "GangReleased" not in [e["reason"] for e in world.kube.all("events.events.k8s.io")]
     await process.terminate()
+
+
+async def test_a_second_failure_while_room_for_the_first_is_made_costs_the_gang_nothing_more(
+    world: World,
+) -> None:
+    """kueue#14244; the room comes from gangs of a lower priority, one after the other."""
+    world.kubelet.leave_seconds = 20.0
+    for at in range(6):
+        world.kube.put("nodes", node(f"n{at}"))
+    body = {"metadata": {"name": "high"}, "value": 100}
+    world.kube.put("priorityclasses.scheduling.k8s.io", body)
+    process = Process(world.kube)
+    world.kube.put(JOBS, training_job("a", replicas=4, priorityClassName="high", **WHOLE_NODE))
+    await world.until(lambda: world.phase("a") == "Running")
+    for name in ("v", "w"):
+        world.kube.put(JOBS, training_job(name, replicas=1, **WHOLE_NODE))
+        await world.until(lambda name=name: world.phase(name) == "Running")
+    await asyncio.sleep(100)
+    first, second, *stay = placed_on(world, "a")
+    lose(world, first)
+    await world.until(lambda: "Pending" in (world.phase("v"), world.phase("w")), 30)
+    lose(world, second)
+    await world.until(lambda: world.phase("a") == "Running" and first not in placed_on(world, "a"))
+    assert placed_on(world, "a")[2:] == stay
+    assert [world.status(name)["restarts"][0]["reason"] for name in "vw"] == ["Preempted"] * 2
+    assert "GangReleased" not in [e["reason"] for e in world.kube.all("events.events.k8s.io")]
+    assert world.kubelet.crowded == []
+    await process.terminate()

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drakkar_operator.model import QueueView
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Placed, Reservation
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.repair import from_spares, smallest_part
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.snapshot import Snapshot
-from drakkar_operator.scheduling.workload import Pending
+from drakkar_operator.scheduling.workload import Pending, Running
 from support.scheduling import GPU, faults, gang, node, snapshot
 
 
@@ -139,3 +140,24 @@ def test_spares_are_placed_with_the_gang(spares: int) -> None:
     snap = racks(1, 4)
     request = gang(3 + spares, 8, {"required": "rack"})
     assert isinstance(place(snap, request), Placed) == (spares == 1)
+
+
+def test_a_gang_that_lacks_a_spare_is_charged_once() -> None:
+    """It runs, and asks for more at the same time."""
+    snap = holds(racks(1, 6), "n0", "n1", "n2")
+    held = gang(3, 8, missing=(), fixed={at: f"n{at}" for at in range(3)})
+    lacks = replace(
+        lost(3, level="rack"), roles=(*held.roles, held.roles[0].spare(1)), missing=(3,)
+    )
+    other = gang(3, 8, key=("team", "other"))
+    case = Case(
+        snap,
+        (
+            Pending(held.key, lacks, queue="q", charged=True, extra=True),
+            Pending(other.key, other, queue="q"),
+        ),
+        running=(Running(held.key, held, queue="q"),),
+        queues={"q": QueueView("q", {GPU: 48})},
+    )
+    decisions = {decision.key[1]: decision for decision in case.decide()}
+    assert decisions["other"].placed is not None, decisions["other"].reason
