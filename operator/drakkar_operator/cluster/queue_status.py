@@ -72,13 +72,11 @@ class QueueStatus:
             if use is None:
                 continue
             average = self._scheduler.history.note(name, use.use.used, now)
-            status = _status(use)
-            status["conditions"] = _conditions(entry.status, use, entry.generation, now)
+            status = queue_status(use, entry.status, generation=entry.generation, now=now)
             told = entry.recent_time
             news = any(entry.status.get(key) != value for key, value in status.items())
             if average and (news or told is None or now - told >= RECENT_SECONDS):
-                status["recent"] = project.show_recent(average)
-                status["recentTime"] = datetime.fromtimestamp(int(now), UTC).isoformat()
+                status |= _recent(average, now)
             old = {key: entry.status[key] for key in status if key in entry.status}
             patch = merge_patch(old, status)
             if not patch or not (news or "recent" in patch):
@@ -97,14 +95,32 @@ class QueueStatus:
                     log.info("queue status not written", queue=name, error=str(error))
 
 
-def _status(use: QueueUse) -> dict[str, Any]:
+def queue_status(
+    use: QueueUse,
+    before: Mapping[str, Any],
+    *,
+    generation: int,
+    now: float,
+    average: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """The status that tells this, after the one before; ``average`` is what it used lately."""
     return {
+        "conditions": _conditions(before, use, generation, now),
+        **(_recent(average, now) if average else {}),
         **_amounts(use.use),
         "flavors": [{"name": name, **_amounts(each)} for name, each in use.flavors.items()],
         "admitted": use.admitted,
         "pending": use.pending,
         "share": round(use.share, 3),
         "fairShare": round(use.fair_share, 3),
+    }
+
+
+def _recent(average: Mapping[str, float], now: float) -> dict[str, Any]:
+    at = datetime.fromtimestamp(int(now), UTC)
+    return {
+        "recent": project.show_recent(average),
+        "recentTime": at.isoformat().replace("+00:00", "Z"),
     }
 
 
