@@ -9,7 +9,7 @@ leaves the last report as its termination message, so that nothing is lost with 
 """
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -41,9 +41,16 @@ class GangConfig(Model):
     checkpoint_root: str | None = Field(default=None, description="Mount point of the volume.")
     checkpoint_every: int = 50
     checkpoint_keep: int = 3
+    memory_every: int = Field(
+        default=0, ge=0, description="Steps between two checkpoints in memory; 0 for none."
+    )
     restore_from: str | None = None
     in_place_restarts: int = 3
     backoff_seconds: float = 2.0
+    same_error_limit: int = Field(
+        default=3,
+        description="The same exception at the same step so often in a row ends the job; 0: never.",
+    )
     hang_timeout_seconds: float = 600.0
 
     @property
@@ -86,6 +93,51 @@ class Failure(Model):
     retryable: bool
 
 
+Book = Literal["start", "productive", "compile", "checkpoint", "lost", "recovery", "other"]
+BOOKS: tuple[Book, ...] = get_args(Book)
+
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+
+
+class LedgerState(Model):
+    """Where a gang's time went; the books add up to ``at - since``."""
+
+    since: float = Field(description="When the first coordinator started, seconds since the epoch.")
+    at: float = Field(description="Until when it is accounted for, seconds since the epoch.")
+    reached: int = Field(default=0, ge=0, description="Highest step that was done.")
+    last_step: float = Field(default=0, description="When the last step was done.")
+    start_seconds: Seconds = Field(default=0, description="Until the first step.")
+    productive_seconds: Seconds = Field(
+        default=0, description="In steps and evaluations that count."
+    )
+    compile_seconds: Seconds = 0
+    checkpoint_seconds: Seconds = Field(default=0, description="The training waited for a save.")
+    lost_seconds: Seconds = Field(default=0, description="In steps that were done again.")
+    recovery_seconds: Seconds = Field(default=0, description="From a fault to the next step.")
+    other_seconds: Seconds = 0
+
+
+class Recovery(Model):
+    """The training went on after an interruption."""
+
+    since: datetime = Field(description="Of the last step before it.")
+    time: datetime = Field(description="Of the first step after it.")
+    seconds: float = Field(description="Between the two, without the step itself.")
+    steps_lost: int = Field(description="That had to be done again.")
+    seconds_lost: float = Field(description="That those steps had taken.")
+    source: str | None = Field(default=None, max_length=64, description="memory, storage or start.")
+
+
+class Straggler(Model):
+    """A rank that is slower than the rest of its gang in a stage in which it waits for nobody."""
+
+    rank: int
+    node: str
+    stage: str = Field(max_length=32)
+    ratio: float = Field(description="Its time over the gang's median.")
+    message: str = Field(max_length=512)
+
+
 class Report(Model):
     """State of the whole gang, told by its coordinator."""
 
@@ -100,5 +152,8 @@ class Report(Model):
         default_factory=list, description="Of scope process, all so far."
     )
     checkpoints: list[CheckpointRecord] = Field(default_factory=list)
+    ledger: LedgerState | None = None
+    recoveries: list[Recovery] = Field(default_factory=list, description="The newest.")
+    stragglers: list[Straggler] = Field(default_factory=list, max_length=8)
     failure: Failure | None = None
     time: datetime

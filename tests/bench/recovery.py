@@ -1,14 +1,20 @@
-"""A trainer process is killed: how long until the next step? The agent against torchrun.
+"""Something is killed: how long until the next step? The agent against torchrun.
 
 Both run the same script, ``recovery_script.py``, with two ranks over gloo on this machine; the agent
-also runs Drakkar's own trainer. One rank gets SIGKILL in the middle between two checkpoints, and the
-clock runs until the first step that is done again. Run it with nothing else on the machine::
+also runs Drakkar's own trainer, with checkpoints in memory. One rank gets SIGKILL in the middle between
+two checkpoints on storage, and the clock runs until the next step that is done.
 
-    python tests/bench/recovery.py [--kills 3] [--rounds 2] [--only agent,torchrun,trainer]
+``pod``: two agents, of which one is killed with all that is below it and started anew, as when a pod is
+replaced; its rank takes its state from the other's memory. ``gang``: both are, as when a whole gang is
+created again; storage is what is left. What Kubernetes needs to make a pod is not in it. Run it with
+nothing else on the machine::
+
+    python tests/bench/recovery.py [--kills 5] [--rounds 2] [--only agent,torchrun,trainer,pod,gang]
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -29,14 +35,14 @@ PATIENCE_SECONDS = 60
 WORDS = ("the", "of", "and", "to", "in", "that", "it", "is", "was", "for", "on", "are", "as")
 
 
-def gang_config(folder: Path, port: int) -> GangConfig:
-    """Two ranks in one pod, as torchrun has them on one node."""
+def gang_config(folder: Path, port: int, replicas: int = 1) -> GangConfig:
+    """Two ranks in one pod, as torchrun has them on one node, or in two."""
     return GangConfig(
         job="bench",
         namespace="default",
         uid="bench",
-        replicas=1,
-        processes_per_replica=2,
+        replicas=replicas,
+        processes_per_replica=2 // replicas,
         coordinator="127.0.0.1",
         agent_port=port,
         rendezvous_port=port + 1,
@@ -53,6 +59,7 @@ def gang_config(folder: Path, port: int) -> GangConfig:
         checkpoint_dir=str(folder / "checkpoints" / "bench"),
         checkpoint_root=str(folder / "checkpoints"),
         checkpoint_every=EVERY,
+        memory_every=1,
         in_place_restarts=1000,
     )
 
@@ -67,7 +74,7 @@ def command(name: str, folder: Path) -> list[str]:
     match name:
         case "agent":
             return [*agent, "--", sys.executable, *script]
-        case "trainer":
+        case "trainer" | "pod" | "gang":
             return agent
         case _:
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -91,7 +98,8 @@ def session(name: str, kills: int) -> list[float]:
         rng = random.Random(7)
         text = " ".join(rng.choice(WORDS) for _ in range(40_000))
         (folder / "text.txt").write_text(text)
-        config = gang_config(folder, random.randrange(20_000, 30_000))
+        pods = 2 if name in ("pod", "gang") else 1
+        config = gang_config(folder, random.randrange(20_000, 30_000), pods)
         env = {
             **os.environ,
             "DRAKKAR_GANG": config.model_dump_json(by_alias=True),
@@ -105,12 +113,30 @@ def session(name: str, kills: int) -> list[float]:
             "DRAKKAR_WARM": "1",
             "OMP_NUM_THREADS": "1",
         }
-        with (folder / "log").open("wb") as log:
-            runner = subprocess.Popen(
-                command(name, folder), env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder
-            )
+        starts = itertools.count()
+
+        def start(replica: int) -> subprocess.Popen[bytes]:
+            # A pod that replaces another has another UID and address.
+            number = next(starts)
+            own = {
+                "DRAKKAR_REPLICA_INDEX": str(replica),
+                "DRAKKAR_POD_UID": f"pod-{number}",
+                "DRAKKAR_NODE_NAME": f"node-{replica}",
+                "DRAKKAR_AGENT_BIND": f"127.0.0.{1 if replica == 0 else 2 + number}",
+            }
+            with (folder / "log").open("ab") as log:
+                return subprocess.Popen(
+                    command(name, folder),
+                    env={**env, **own},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=folder,
+                )
+
+        runners = [start(replica) for replica in range(pods)]
+        runner = runners[0]
         metrics = folder / "steps.jsonl"
-        if name == "trainer":
+        if name not in ("agent", "torchrun"):
             metrics = Path(config.checkpoint_dir or "") / "metrics.jsonl"
         try:
             reached = 0
@@ -120,10 +146,27 @@ def session(name: str, kills: int) -> list[float]:
                 # Looked up now, so that the kill comes right after the step that is seen.
                 victim = max(trainers(runner.pid))
                 reached = middle_of_interval(metrics, runner)
+                epoch = newest_epoch(metrics)
                 killed = time.time()
-                os.kill(victim, signal.SIGKILL)
+                if pods == 1:
+                    os.kill(victim, signal.SIGKILL)
+                if name == "pod":
+                    kill_tree(runners[1])
+                    runners[1] = start(1)
+                dead = killed
+                if name == "gang":
+                    for old in runners:
+                        kill_tree(old)
+                    # Epochs start anew; but nobody is left who could still write a step.
+                    dead, epoch = time.time(), 0.0
+                    runners = [start(replica) for replica in range(pods)]
+                    runner = runners[0]
                 again = wait_for(
-                    metrics, runner, lambda e, r=reached, k=killed: e["step"] <= r and e["time"] > k
+                    metrics,
+                    runner,
+                    lambda e, r=reached, k=dead, n=epoch: (
+                        e["time"] > k and (e["epoch"] != n if n is not None else e["step"] <= r)
+                    ),
                 )
                 seconds.append(again["time"] - killed if again else math.inf)
                 print(f"{name}: {seconds[-1]:.3f} s", flush=True)
@@ -131,11 +174,23 @@ def session(name: str, kills: int) -> list[float]:
                     print((folder / "log").read_text()[-2000:], file=sys.stderr)
                     break
         finally:
-            for pid in [*descendants(runner.pid), runner.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            runner.wait()
+            for old in runners:
+                kill_tree(old)
     return seconds
+
+
+def kill_tree(runner: subprocess.Popen[bytes]) -> None:
+    """End a process and all below it at once."""
+    for pid in [*descendants(runner.pid), runner.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    runner.wait()
+
+
+def newest_epoch(metrics: Path) -> float | None:
+    """Of the newest step; None where the script tells no epochs."""
+    lines = metrics.read_text().splitlines()
+    return json.loads(lines[-1]).get("epoch") if lines else None
 
 
 def middle_of_interval(metrics: Path, runner: subprocess.Popen[bytes]) -> int:
@@ -195,9 +250,9 @@ def trainers(runner: int) -> list[int]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=3, help="in each round")
+    parser.add_argument("--kills", type=int, default=5, help="in each round")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", default="agent,torchrun,trainer")
+    parser.add_argument("--only", default="agent,torchrun,trainer,pod,gang")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     results: dict[str, list[float]] = {name: [] for name in names}

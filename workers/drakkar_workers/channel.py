@@ -29,7 +29,7 @@ EPOCH_ENV = "DRAKKAR_EPOCH"
 MESSAGE_LIMIT_BYTES = 16_384
 PATIENCE_SECONDS = 0.2
 
-PhaseName = Literal["starting", "restoring", "training", "saving", "done"]
+PhaseName = Literal["starting", "restoring", "compiling", "training", "saving", "done"]
 
 Rank = Annotated[int, Field(ge=0, lt=1 << 20)]
 Step = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -54,6 +54,9 @@ class StepMessage(_Message):
     productive_seconds: Number | None = Field(
         default=None, description="Time in steps that still count: restored with the checkpoint."
     )
+    stall_seconds: Number | None = Field(
+        default=None, description="That saves have held the training up since the last step."
+    )
     started: Number | None = Field(
         default=None, description="When the training first began, seconds since the epoch."
     )
@@ -73,6 +76,14 @@ class CheckpointMessage(_Message):
     kind: Literal["checkpoint"] = "checkpoint"
     step: Step
     path: str = Field(max_length=512, description="Folder below the checkpoint volume.")
+
+
+class ResumeMessage(_Message):
+    """The training goes on from a step that was done before, or begins."""
+
+    kind: Literal["resume"] = "resume"
+    step: Step
+    source: Literal["memory", "storage", "start"]
 
 
 class SampleMessage(_Message):
@@ -98,7 +109,13 @@ class ErrorMessage(_Message):
 
 
 Message = (
-    StepMessage | EvalMessage | CheckpointMessage | SampleMessage | PhaseMessage | ErrorMessage
+    StepMessage
+    | EvalMessage
+    | CheckpointMessage
+    | ResumeMessage
+    | SampleMessage
+    | PhaseMessage
+    | ErrorMessage
 )
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
@@ -128,6 +145,7 @@ def send_step(
     mfu: float | None = None,
     step_seconds: float | None = None,
     productive_seconds: float | None = None,
+    stall_seconds: float | None = None,
     started: float | None = None,
 ) -> None:
     """A step is done; every rank tells, since the slowest rank shows in a hang."""
@@ -142,6 +160,7 @@ def send_step(
         mfu=_finite(mfu),
         step_seconds=_finite(step_seconds),
         productive_seconds=_finite(productive_seconds),
+        stall_seconds=_finite(stall_seconds),
         started=_finite(started),
     )
 
@@ -154,6 +173,11 @@ def send_eval(*, step: int, eval_loss: float, rank: int = 0) -> None:
 def send_checkpoint(*, step: int, path: str, rank: int = 0) -> None:
     """A checkpoint was published at ``path``, relative to the checkpoint volume; rank 0 tells."""
     _send(CheckpointMessage, PATIENCE_SECONDS, rank=rank, step=step, path=path)
+
+
+def send_resume(*, step: int, source: Literal["memory", "storage", "start"], rank: int = 0) -> None:
+    """The training goes on from this step, found there; rank 0 tells."""
+    _send(ResumeMessage, PATIENCE_SECONDS, rank=rank, step=step, source=source)
 
 
 def send_sample(*, text: str, rank: int = 0) -> None:

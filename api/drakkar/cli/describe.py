@@ -88,6 +88,10 @@ def _facts(job: TrainingJob, now: datetime) -> Iterator[tuple[str, str]]:
     spec, status = job.spec, job.status
     if status.progress:
         yield "Progress", progress.speed(status.progress)
+    if status.goodput:
+        yield "Goodput", progress.goodput_line(status.goodput)
+    for line in status.stragglers:
+        yield "Straggler", line
     each = spec.processes_per_replica
     ranks = f", {job.replicas * each} ranks" if each > 1 else ""
     yield "Replicas", f"{status.ready_replicas or 0} of {job.replicas} ready{ranks}"

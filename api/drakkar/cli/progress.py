@@ -11,7 +11,7 @@ from rich.text import Text
 
 from drakkar.cli.show import duration, number
 from drakkar.v1alpha1 import TrainingJob
-from drakkar.v1alpha1.trainingjob import Placement, Progress, Restart
+from drakkar.v1alpha1.trainingjob import Goodput, Placement, Progress, Restart
 
 STYLES = {
     "Pending": "yellow",
@@ -76,8 +76,28 @@ def restart_line(restart: Restart) -> str:
     where = f" of replica {restart.replica}" if restart.replica is not None else ""
     on = f" on {restart.node}" if restart.node else ""
     free = "" if restart.counted else " (not counted)"
-    text = f"{restart.scope}{where}{on}: {restart.reason}{free}"
+    text = f"{restart.scope}{where}{on}: {restart.reason}{free}{_cost(restart)}"
     return f"{text}: {restart.message}" if restart.message else text
+
+
+def _cost(restart: Restart) -> str:
+    """What it took, once that is known."""
+    if restart.seconds_lost is None:
+        return ""
+    steps = f", {restart.steps_lost} steps again" if restart.steps_lost else ""
+    source = f", from {restart.resumed_from}" if restart.resumed_from else ""
+    return f" [{restart.seconds_lost:.1f} s{steps}{source}]"
+
+
+def goodput_line(goodput: Goodput) -> str:
+    """'83% of 5m12s (recovery 9%, start 5%, lost 2%)'."""
+    wall = max(goodput.wall_seconds, 1e-9)
+    names = ("queue", "start", "compile", "checkpoint", "lost", "recovery", "other")
+    shares = sorted((getattr(goodput, f"{name}_seconds") / wall, name) for name in names)
+    rest = ", ".join(f"{name} {share:.0%}" for share, name in reversed(shares) if share >= 0.005)
+    return f"{goodput.ratio:.0%} of {duration(goodput.wall_seconds)}" + (
+        f" ({rest})" if rest else ""
+    )
 
 
 def placement_lines(job: TrainingJob) -> Iterator[tuple[str, str]]:

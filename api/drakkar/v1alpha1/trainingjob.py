@@ -68,6 +68,13 @@ class Checkpoint(Model):
     every_steps: int = Field(
         default=50, ge=1, le=1_000_000, description="Steps between two checkpoints."
     )
+    memory_every_steps: int = Field(
+        default=10,
+        ge=0,
+        le=1_000_000,
+        description="Steps between two copies of the state to memory that outlives the process; a peer "
+        "on another node has them, too. They count against the memory limit. 0 for none.",
+    )
     keep: int = Field(default=3, ge=1, le=100, description="Newest checkpoints that are kept.")
     restore_from: RelativePath | None = Field(
         default=None,
@@ -311,10 +318,31 @@ class Progress(Model):
     tokens_per_second: float | None = None
     mfu: float | None = Field(default=None, description="Model FLOP/s utilisation, 0 to 1.")
     goodput: float | None = Field(
-        default=None, description="Time in steps that counted over time since the first pod ran."
+        default=None, description="Time in steps that count over time since the job was created."
     )
     eta_seconds: int | None = None
     sample: str | None = Field(default=None, max_length=2048, description="Text the model wrote.")
+
+
+class Goodput(Model):
+    """Where the job's time went since it was created. The parts add up to wallSeconds."""
+
+    ratio: float = Field(description="productiveSeconds / wallSeconds, 0 to 1.")
+    wall_seconds: float
+    productive_seconds: float = Field(default=0, description="In steps that count.")
+    queue_seconds: float = Field(default=0, description="Until the gang had a place.")
+    start_seconds: float = Field(default=0, description="From there to the first step.")
+    compile_seconds: float = 0
+    checkpoint_seconds: float = Field(default=0, description="The training waited for a save.")
+    lost_seconds: float = Field(default=0, description="In steps that were done again.")
+    recovery_seconds: float = Field(default=0, description="From a fault to the next step.")
+    other_seconds: float = Field(default=0, description="Between steps: data, logs, the end.")
+    books_since: float = Field(
+        description="When the newest gang's books begin, seconds since the epoch."
+    )
+    earlier: dict[str, float] = Field(
+        max_length=16, description="Sums in seconds from before these books."
+    )
 
 
 RestartScope = Literal["process", "pod", "gang"]
@@ -335,6 +363,14 @@ class Restart(Model):
     message: str = Field(default="", max_length=1024)
     replica: int | None = None
     node: str | None = Field(default=None, max_length=253)
+    seconds_lost: float | None = Field(
+        default=None,
+        description="From the last step before to the next one, and in steps done again.",
+    )
+    steps_lost: int | None = Field(default=None, description="Steps that were done again.")
+    resumed_from: str | None = Field(
+        default=None, max_length=64, description="memory, storage or start."
+    )
     counted: bool = Field(default=True, description="Whether it counts against maxRestarts.")
 
 
@@ -367,6 +403,10 @@ class TrainingJobStatus(Model):
     completion_time: datetime | None = None
     placement: Placement | None = None
     progress: Progress | None = None
+    goodput: Goodput | None = None
+    stragglers: list[Annotated[str, Field(max_length=512)]] = Field(
+        default_factory=list, max_length=8, description="Ranks that are slow by now, with figures."
+    )
     restart_count: int = Field(default=0, description="Restarts that counted against maxRestarts.")
     restarts: list[Restart] = Field(
         default_factory=list, max_length=50, description="Newest interruptions, oldest first."

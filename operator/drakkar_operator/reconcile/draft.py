@@ -7,6 +7,7 @@ from typing import Literal
 from drakkar.v1alpha1.meta import Condition
 from drakkar.v1alpha1.trainingjob import (
     CheckpointRecord,
+    Goodput,
     Placement,
     Progress,
     Restart,
@@ -30,6 +31,8 @@ class Draft:
     conditions: list[Condition] = field(init=False)
     placement: Placement | None = field(init=False)
     progress: Progress | None = field(init=False)
+    goodput: Goodput | None = field(init=False)
+    stragglers: list[str] = field(init=False)
     restarts: list[Restart] = field(init=False)
     restart_count: int = field(init=False)
     checkpoints: list[CheckpointRecord] = field(init=False)
@@ -50,6 +53,8 @@ class Draft:
         fits = placement is not None and len(placement.nodes) in self.job.spec.sizes
         self.placement = placement if fits else None
         self.progress = status.progress
+        self.goodput = status.goodput
+        self.stragglers = list(status.stragglers)
         self.restarts = list(status.restarts)
         self.restart_count = status.restart_count
         self.checkpoints = list(status.checkpoints)
@@ -117,6 +122,8 @@ class Draft:
             completion_time=old.completion_time or (time if self.completed else None),
             placement=self.placement,
             progress=self.progress,
+            goodput=self.goodput,
+            stragglers=self.stragglers,
             restart_count=self.restart_count,
             restarts=self.restarts,
             checkpoints=self.checkpoints,

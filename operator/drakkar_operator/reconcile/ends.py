@@ -7,6 +7,7 @@ from drakkar_operator.reconcile.conditions import Reason
 from drakkar_operator.reconcile.demand import gang_request
 from drakkar_operator.reconcile.draft import Draft
 from drakkar_operator.reconcile.failures import failed_pod
+from drakkar_operator.reconcile.goodput import sentence
 from drakkar_operator.reconcile.losses import delete_pods
 from drakkar_operator.reconcile.observed import Observed
 
@@ -90,6 +91,8 @@ def complete(draft: Draft, seen: Observed) -> bool:
         message = f"trained {draft.progress.step} steps"
         if draft.progress.eval_loss is not None:
             message += f", held-out loss {draft.progress.eval_loss:.4f}"
+    if draft.goodput is not None:
+        message += f"; {sentence(draft.goodput)}"
     draft.started = True
     draft.completed = True
     draft.pending_reason = None

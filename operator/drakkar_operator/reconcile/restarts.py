@@ -9,6 +9,11 @@ KEPT = 50
 RECENT_SECONDS = 600.0
 AVOID_SECONDS = 30.0
 BACKOFF_LIMIT_SECONDS = 300.0
+NODE_FAULTS = frozenset({"ProcessHung", "ProcessStuck", "ForkServerLost", "AgentError"})
+"""What is rather a node's fault than the code's, when it comes again and again in one place."""
+FAULT_HALF_LIFE_SECONDS = 1800.0
+FAULTS_ALLOWED = 2.5
+"""Faults on one node, each by its age, from which on it is avoided."""
 
 
 def merge(known: Sequence[Restart], seen: Iterable[Restart]) -> tuple[list[Restart], list[Restart]]:
@@ -30,15 +35,26 @@ def merge(known: Sequence[Restart], seen: Iterable[Restart]) -> tuple[list[Resta
 
 
 def avoided_nodes(restarts: Sequence[Restart], now: float) -> frozenset[str]:
-    """Nodes that lately refused or evicted a pod of the job, or broke a device under it: the snapshot
-    may not show why yet."""
-    return frozenset(
+    """Nodes that lately refused or evicted a pod, or broke a device under it, and those where the job
+    fails repeatedly.
+
+    Of the first the snapshot may not show why yet. Of the second each fault counts half as much
+    after ``FAULT_HALF_LIFE_SECONDS``.
+    """
+    lately = {
         restart.node
         for restart in restarts
         if restart.reason in ("Refused", "PodEvicted", "DeviceFault")
         and restart.node
         and now - restart.time.timestamp() < AVOID_SECONDS
-    )
+    }
+    faults: dict[str, float] = {}
+    for restart in restarts:
+        if restart.reason in NODE_FAULTS and restart.node:
+            age = max(0.0, now - restart.time.timestamp())
+            weight = 0.5 ** (age / FAULT_HALF_LIFE_SECONDS)
+            faults[restart.node] = faults.get(restart.node, 0.0) + weight
+    return frozenset(lately | {node for node, sum_ in faults.items() if sum_ >= FAULTS_ALLOWED})
 
 
 def backoff_left(restarts: Sequence[Restart], tolerance: FaultTolerance, now: float) -> float:

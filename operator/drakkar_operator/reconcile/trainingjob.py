@@ -18,7 +18,7 @@ from drakkar.protocol import Report
 from drakkar.v1alpha1.trainingjob import Placement, Progress, Restart
 from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.reconcile import conditions as cond
-from drakkar_operator.reconcile import ends, gang, losses
+from drakkar_operator.reconcile import ends, gang, goodput, losses
 from drakkar_operator.reconcile.actions import Plan
 from drakkar_operator.reconcile.conditions import Reason
 from drakkar_operator.reconcile.draft import Draft
@@ -152,10 +152,28 @@ def _read_report(draft: Draft, seen: Observed) -> None:
         return
     if report.progress is not None:
         draft.progress = _readable(report.progress)
+    if report.ledger is not None:
+        admitted = cond.find(draft.conditions, cond.ADMITTED)
+        placed = admitted.last_transition_time.timestamp() if admitted else None
+        draft.goodput = goodput.account(draft.goodput, seen.job.created, placed, report.ledger)
+        if draft.progress is not None:
+            update = {"goodput": round(draft.goodput.ratio, 3)}
+            draft.progress = draft.progress.model_copy(update=update)
+    _read_stragglers(draft, report)
     known = {record.path: record for record in [*draft.checkpoints, *report.checkpoints]}
     newest = sorted(known.values(), key=lambda record: record.step)
     draft.checkpoints = newest[-seen.job.spec.checkpoint.keep :]
     losses.record(draft, report.restarts)
+    draft.restarts = goodput.with_losses(draft.restarts, report.recoveries)
+
+
+def _read_stragglers(draft: Draft, report: Report) -> None:
+    """Show the slow ranks; an event for each that was not slow before."""
+    known = {line.partition(" is slow")[0] for line in draft.stragglers}
+    for item in report.stragglers:
+        if item.message.partition(" is slow")[0] not in known:
+            draft.event("Warning", "Straggler", item.message)
+    draft.stragglers = [item.message for item in report.stragglers]
 
 
 def _readable(progress: Progress) -> Progress:

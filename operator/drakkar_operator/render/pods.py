@@ -82,6 +82,7 @@ def gang_config(job: JobView, settings: WorkerSettings) -> GangConfig:
         checkpoint_root=CHECKPOINT_MOUNT if storage is not None else None,
         checkpoint_every=spec.checkpoint.every_steps,
         checkpoint_keep=spec.checkpoint.keep,
+        memory_every=spec.checkpoint.memory_every_steps,
         restore_from=spec.checkpoint.restore_from,
         in_place_restarts=spec.fault_tolerance.in_place_restarts,
         backoff_seconds=spec.fault_tolerance.backoff_seconds,

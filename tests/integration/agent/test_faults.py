@@ -160,7 +160,7 @@ def test_older_incarnation_is_fenced(make_gang):
 
 
 def test_bug_that_repeats_fails_the_culprits_pod(make_gang):
-    gang = make_gang(3, in_place_restarts=2)
+    gang = make_gang(3, in_place_restarts=2, same_error_limit=0)
     gang.fault(rank=1, step=7, do="raise")
     gang.start_all()
     report = gang.until(lambda r: r.state == "failed")
@@ -177,6 +177,17 @@ def test_bug_that_repeats_fails_the_culprits_pod(make_gang):
     gang.start(1)
     gang.until(lambda r: r.state == "complete")
     assert gang.exit_codes() == {0: 0, 1: 0, 2: 0}
+
+
+def test_bug_of_the_code_ends_the_job_at_once(make_gang):
+    gang = make_gang(3, in_place_restarts=100)
+    gang.fault(rank=1, step=7, do="raise")
+    gang.start_all()
+    assert gang.exit_codes() == {0: 78, 1: 78, 2: 78}
+    failure = gang.termination(2)
+    assert failure["reason"] == "ZeroDivisionError" and failure["retryable"] is False
+    assert "a user's bug (3 times in a row after step" in failure["message"]
+    assert "the code fails in the same way each time" in failure["message"]
 
 
 def test_bug_in_rank_0_fails_the_coordinators_pod(make_gang):

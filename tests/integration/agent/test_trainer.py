@@ -50,7 +50,8 @@ def make_training(make_gang, text: Path, replicas: int, **settings):
 
 
 def metrics(gang) -> list[dict]:
-    lines = (gang.folder / "checkpoints" / "job" / "metrics.jsonl").read_text().splitlines()
+    path = gang.folder / "checkpoints" / "job" / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
     return [entry for entry in map(json.loads, lines) if "loss" in entry]
 
 

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from drakkar.protocol import GangConfig
+from drakkar_workers.agent.admission import RefusedError
 from drakkar_workers.agent.clock import Clock
-from drakkar_workers.agent.gang import Gang, Phase, RefusedError
+from drakkar_workers.agent.gang import Gang, Phase
 from drakkar_workers.agent.timing import Timing
 from drakkar_workers.agent.wire import Exit, Heartbeat, RankStatus
 from drakkar_workers.channel import CheckpointMessage, StepMessage
@@ -30,7 +31,7 @@ class Table:
             uid="uid",
             replicas=replicas,
             coordinator="job-0",
-            **({"processes_per_replica": 1, "recipe": "pretrain"} | config),
+            **({"processes_per_replica": 1, "recipe": "pretrain", "same_error_limit": 0} | config),
         )
         self.timing = Timing()
         self.gang = Gang(self.config, "pod-uid", self.timing, self.now, Clock(offset=0))

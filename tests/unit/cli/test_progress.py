@@ -129,3 +129,17 @@ def test_panel_shows_progress_place_and_reason() -> None:
     assert "4/4 ready" in text
     assert "step 30/120, loss 2.5, 1,500 tokens/s" in text
     assert "0-1, 3" in text
+
+
+def test_goodput_and_what_a_restart_cost() -> None:
+    wall = {"wallSeconds": 200.0, "ratio": 0.8, "productiveSeconds": 160.0, "booksSince": 1.0}
+    found = job(
+        goodput={**wall, "recoverySeconds": 30.0, "startSeconds": 10.0, "earlier": {}},
+        restarts=[
+            RESTART | {"secondsLost": 4.25, "stepsLost": 2, "resumedFrom": "memory"},
+        ],
+    )
+    assert found.status.goodput is not None
+    assert progress.goodput_line(found.status.goodput).endswith("(recovery 15%, start 5%)")
+    (restart,) = found.status.restarts
+    assert "[4.2 s, 2 steps again, from memory]" in progress.restart_line(restart)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from drakkar_workers.memory.marks import NoMarks
 from drakkar_workers.train.trainer import Agreed, Trainer
 
 
@@ -15,9 +16,12 @@ class Loop(Trainer):
         self._settings = SimpleNamespace(checkpoint_every=100)
         self._reporter = SimpleNamespace(phase=lambda _phase: None)
         self._saver = None
+        self._memory = None
+        self._marks = NoMarks()
         self._leave_at = leave_at
         self.step = 0
         self.productive_seconds = 0.0
+        self._stall = 0.0
         self.deeds: list[str] = []
 
     def _train_step(self, requests):

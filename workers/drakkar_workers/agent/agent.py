@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,9 +20,11 @@ from pydantic import ValidationError
 from drakkar.exitcodes import ExitCode
 from drakkar.protocol import Failure
 from drakkar_workers.agent import member, metrics, termination
+from drakkar_workers.agent.backup import Backup
 from drakkar_workers.agent.client import Client, UnreachableError
 from drakkar_workers.agent.clock import Clock
 from drakkar_workers.agent.coordinator import Coordinator
+from drakkar_workers.agent.courier import Courier
 from drakkar_workers.agent.environment import trainer_environments
 from drakkar_workers.agent.gang import Gang
 from drakkar_workers.agent.inbox import Inbox
@@ -31,12 +33,15 @@ from drakkar_workers.agent.processes import Processes
 from drakkar_workers.agent.resources import cpu_limit, omp_threads
 from drakkar_workers.agent.server import Server
 from drakkar_workers.agent.settings import Settings
-from drakkar_workers.agent.wire import Command, Heartbeat
+from drakkar_workers.agent.vault import Vault
+from drakkar_workers.agent.wire import Command, Fetch, Heartbeat
 from drakkar_workers.channel import EvalMessage, Message, StepMessage
 
 RECHECK_SECONDS = 0.25
 RETRY_SECONDS = 0.3
 COMPLAIN_SECONDS = 10.0
+FETCH_SECONDS = 300.0
+"""For checkpoints to come from peers' memory; storage is the other way."""
 PARTING_SECONDS = 2.0
 """For a peer to tell the coordinator that it has seen the end."""
 LOOPBACK = "127.0.0.1"
@@ -76,9 +81,22 @@ class Agent:
         self._ends: Counter[str] = Counter()
         self._was_alive = False
         self._inbox = Inbox(self._take)
+        gang = settings.gang
+        first = settings.pod.replica_index * gang.processes_per_replica
+        ranks = range(first, first + gang.processes_per_replica)
+        self._vault = Vault(ranks)
         self._processes = Processes(
-            settings.command, self._environ, self._changed, self._inbox.drain
+            settings.command,
+            self._environ,
+            self._changed,
+            self._inbox.drain,
+            self._vault.descriptors,
         )
+        self._courier: Courier | None = None
+        self._backup: Backup | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._fetched = 0
+        """Epoch for which peers were asked for what was lost here."""
         self._coordinator: Coordinator | None = None
         self._client: Client | None = None
 
@@ -92,8 +110,17 @@ class Agent:
         else:
             self._client = Client(settings.gang.coordinator, settings.gang.agent_port)
         self._server = Server(
-            metrics.registry(self._figures), self._coordinator, settings.pod.replica_index
+            metrics.registry(self._figures),
+            self._coordinator,
+            settings.pod.replica_index,
+            settings.gang.uid,
+            self._vault,
         )
+        if settings.gang.memory_every:
+            self._courier = Courier(
+                settings.gang.uid, settings.gang.agent_port, settings.peer_bytes_per_second
+            )
+            self._backup = Backup(self._vault, self._courier, lambda: self._command)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate)
@@ -106,6 +133,8 @@ class Agent:
                 tasks.append(asyncio.create_task(self._coordinator.run()))
             contact = asyncio.create_task(self._keep_contact())
             tasks.append(contact)
+            if self._backup is not None:
+                tasks.append(asyncio.create_task(self._backup.run()))
             steer = asyncio.create_task(self._steer())
             tasks.append(steer)
             # A task that ends by itself, but for the steering one, has failed: so does the agent.
@@ -118,11 +147,16 @@ class Agent:
             self._leave_message(code)
             return code
         finally:
+            if self._fetching is not None:
+                tasks.append(self._fetching)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._processes.close()
             await self._server.close()
+            if self._courier is not None:
+                await self._courier.close()
+            self._vault.close()
             if self._client is not None:
                 await self._client.close()
             self._inbox.close()
@@ -145,6 +179,9 @@ class Agent:
             self._steps[message.rank] = message
             if first:
                 self._news.set()
+                if self._command is not None and self._command.action == "start":
+                    # All have what they go on from: nobody will fetch what others keep by now.
+                    self._vault.keep_copies(self._command.keeps)
         if isinstance(message, EvalMessage) and message.rank == 0:
             self._eval_loss = message.eval_loss
         if self._coordinator is not None:
@@ -172,7 +209,7 @@ class Agent:
         trainers = self._processes.trainers.values()
         ends = [t.exit for t in trainers if t.rank in self._to_save and t.exit is not None]
         return Situation(
-            ready=self._processes.ready,
+            ready=self._processes.ready and self._fetching is None,
             alive=self._processes.alive,
             epoch=self._processes.epoch,
             command=self._command,
@@ -187,6 +224,8 @@ class Agent:
     def _beat(self, wait_seconds: float) -> Heartbeat:
         pod = self._settings.pod
         self._sequence += 1
+        idle_now = not self._processes.alive
+        idle = self._vault if idle_now else None
         return Heartbeat(
             uid=self._settings.gang.uid,
             replica=pod.replica_index,
@@ -200,6 +239,11 @@ class Agent:
             finished=self._finished,
             epoch=self._processes.epoch,
             ranks=self._processes.status(),
+            address=self._settings.bind or (self._server.address if self._coordinator else None),
+            memory=idle.list_own() if idle else [],
+            copies=idle.list_copies() if idle else [],
+            copy_seconds=self._backup.seconds if self._backup else None,
+            ledger=self._command.ledger if self._command and idle_now else None,
             seen=self._command.key if self._command else "",
             wait_seconds=wait_seconds,
         )
@@ -240,6 +284,8 @@ class Agent:
             # The coordinator's own news say it better.
             if self._coordinator is None and command.message:
                 log.info("%s", command.message)
+            if self._fetching is not None:
+                self._fetching.cancel()
             self._wake.set()
         self._command = command
 
@@ -262,7 +308,8 @@ class Agent:
                 case member.Quit(code):
                     return code
                 case member.Start(epoch):
-                    self._start(epoch)
+                    if not self._begin_fetch(epoch):
+                        self._start(epoch)
                 case member.Dump():
                     self._dumped_at = time.monotonic()
                     self._processes.dump_stacks()
@@ -273,6 +320,34 @@ class Agent:
                 case None:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), RECHECK_SECONDS)
+
+    def _begin_fetch(self, epoch: int) -> bool:
+        """Take what this pod lacks from peers' memory, once per epoch; False if there is nothing."""
+        command, vault, courier = self._command, self._vault, self._courier
+        if command is None or courier is None or not command.fetch:
+            return False
+        if self._fetched == epoch:
+            return False
+        self._fetched = epoch
+        self._fetching = asyncio.create_task(self._fetch(command.fetch, vault, courier))
+        return True
+
+    async def _fetch(self, wanted: Sequence[Fetch], vault: Vault, courier: Courier) -> None:
+        begin = time.monotonic()
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                for item in wanted:
+                    await courier.fetch(item, vault)
+                    log.info(
+                        "took rank %d's checkpoint of step %d from the memory of %s (%.2f s)",
+                        *(item.rank, item.step, item.host, time.monotonic() - begin),
+                    )
+        except (UnreachableError, OSError) as error:
+            # The ranks will find that they have less in common, and go on from that.
+            log.warning("a peer's memory could not be had: %s", error or "not in time")
+        finally:
+            self._fetching = None
+            self._wake.set()
 
     def _start(self, epoch: int) -> None:
         settings = self._settings
@@ -286,6 +361,7 @@ class Agent:
             master or LOOPBACK,
             self._inbox.name,
             self._environ,
+            self._vault.environment,
         )
         self._sent, self._dumped_at = None, None
         self._steps.clear()
@@ -350,6 +426,9 @@ class Agent:
             restarts=dict(gang.restart_counts) if gang else None,
             longest_silence=gang.longest_silence(now) if gang else None,
             goodput=progress.goodput if progress else None,
+            seconds=gang.ledger.state(now) if gang else None,
+            memory_bytes=self._vault.bytes_used,
+            copied_bytes=self._backup.bytes_sent if self._backup else None,
         )
 
 

@@ -16,6 +16,13 @@ _FOLLOW_UP = re.compile(
 """Errors of a rank whose peer went away, as torch.distributed and its transports word them."""
 
 
+OUT_OF_MEMORY_ADVICE = (
+    "raise spec.resources.limits.memory, or have fewer checkpoints in memory "
+    "(spec.checkpoint.memoryEverySteps: 0)"
+)
+DEVICE_MEMORY_ADVICE = (
+    "a smaller batchSize, or a larger gradientAccumulation, takes less memory of the device"
+)
 HUNG = "ProcessHung"
 STUCK = "ProcessStuck"
 SUPERSEDED = "Superseded"
@@ -60,7 +67,13 @@ def culprit(exits: Iterable[RankExit]) -> RankExit | None:
     last, whenever they happened.
     """
     failures = [end for end in exits if failed(end.exit)]
-    return min(failures, key=lambda end: (_follows(end.exit), end.time, end.rank), default=None)
+    return min(failures, key=lambda end: (follows(end.exit), end.time, end.rank), default=None)
+
+
+def misconfigured(exits: Iterable[RankExit]) -> RankExit | None:
+    """The rank that says best what is wrong with the configuration."""
+    ends = [end for end in exits if end.exit.code == ExitCode.CONFIG]
+    return min(ends, key=lambda end: (not end.exit.message, end.time), default=None)
 
 
 def crash(end: RankExit) -> Cause:
@@ -68,12 +81,15 @@ def crash(end: RankExit) -> Cause:
     said = f": {end.exit.message}" if end.exit.message else ""
     if end.exit.out_of_memory:
         reason, how = "OOMKilled", "was killed because the container's memory limit was reached"
+        said = f"; {OUT_OF_MEMORY_ADVICE}"
     elif end.exit.signal is not None:
         reason, how = "ProcessKilled", f"was killed by {_signal_name(end.exit.signal)}"
     else:
         reason, how = "ProcessCrashed", f"exited with code {end.exit.code}"
     if end.exit.reason:
         how += f" ({end.exit.reason})"
+        if end.exit.reason == "OutOfMemoryError":
+            reason, said = "DeviceOutOfMemory", f"{said[:700]}; {DEVICE_MEMORY_ADVICE}"
     message = f"rank {end.rank} on node {end.node} {how}{said}"
     # A rank that lost a peer of which no end is known accuses nobody: the network, perhaps.
     counted = end.exit.reason != PEER_LOST
@@ -99,28 +115,43 @@ def left(ranks: Sequence[int]) -> Cause:
 def hang(ranks: Sequence[tuple[int, str, RankStatus]], silence: float) -> Cause:
     """No rank made a step for ``silence`` seconds. ``ranks``: (replica, node, status) of each.
 
-    Suspects are the processes that the kernel holds, else those with the fewest steps.
+    Suspects are the processes that the kernel holds, else those with the fewest steps, and of these
+    the ones that have passed the fewest stages: the others wait for them.
     """
     held = [item for item in ranks if item[2].process_state in ("T", "t", "D")]
     lowest = min((item[2].step or 0 for item in ranks), default=0)
-    suspects = held or [item for item in ranks if (item[2].step or 0) == lowest]
+    behind = [item for item in ranks if (item[2].step or 0) == lowest]
+    marked = all(item[2].passed is not None for item in behind)
+    least = min((item[2].passed or 0 for item in behind), default=0)
+    late = [item for item in behind if item[2].passed == least] if marked else behind
+    suspects = held or late
     who = names("rank", [status.rank for _, _, status in suspects])
+    where = _stages(suspects)
     if held:
         states = ", ".join(sorted({status.process_state or "" for _, _, status in held}))
-        what = f"{who} is held by the kernel (process state {states}), at step {lowest}"
+        what = f"{who} is held by the kernel (process state {states}), at step {lowest}{where}"
     elif len(suspects) == len(ranks):
-        what = f"all ranks are at step {lowest}"
+        what = f"all ranks are at step {lowest}{where}"
+    elif len(behind) == len(ranks):
+        others = _stages([item for item in ranks if item not in suspects])
+        what = f"{who} did not arrive: at step {lowest}{where}; the others wait{others}"
     else:
         highest = max(item[2].step or 0 for item in ranks)
-        what = f"{who} at step {lowest}, the others at up to {highest}"
+        what = f"{who} at step {lowest}{where}, the others at up to {highest}"
     replica, node, _ = suspects[0] if suspects else (None, None, None)
     one = len({item[0] for item in suspects}) == 1
     return Cause(
         HUNG,
-        f"no step for {silence:.0f} s; {what}"[:1024],
+        f"no step for {silence:.0f} s; {what}; stacks are in the pods' logs"[:1024],
         replica if one else None,
         node if one else None,
     )
+
+
+def _stages(ranks: Sequence[tuple[int, str, RankStatus]]) -> str:
+    """' in data', ' in all-reduce and backward'."""
+    found = sorted({status.stage for _, _, status in ranks if status.stage})
+    return f" in {' and '.join(found)}" if found else ""
 
 
 def names(noun: str, numbers: Sequence[int]) -> str:
@@ -132,7 +163,8 @@ def names(noun: str, numbers: Sequence[int]) -> str:
     return f"{noun}{'s' if len(numbers) != 1 else ''} {listed}"
 
 
-def _follows(end: Exit) -> bool:
+def follows(end: Exit) -> bool:
+    """Whether it looks like the effect of another rank's end."""
     # NCCL's watchdog aborts the process when a peer is gone.
     if end.signal is not None:
         return end.signal == signal.SIGABRT

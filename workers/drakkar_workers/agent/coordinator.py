@@ -59,7 +59,7 @@ class Coordinator:
             now = time.monotonic()
             command = self.gang.command(beat.replica, beat.incarnation, now)
             if command.key != beat.seen or now >= deadline:
-                return command
+                return command.model_copy(update={"ledger": self.gang.ledger.state(now)})
             await self._commands.wait(deadline - now)
 
     async def report(self, after: int, wait: float) -> Report:

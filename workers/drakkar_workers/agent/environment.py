@@ -1,6 +1,6 @@
 """The variables that trainer processes get: torchrun's names, so that its scripts run unchanged."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from drakkar.protocol import GangConfig
 from drakkar_workers.agent.resources import device_slice
@@ -23,6 +23,7 @@ def trainer_environments(
     master_address: str,
     socket_name: str,
     environ: Mapping[str, str],
+    memory: Callable[[int], Mapping[str, str]] = lambda _rank: {},
 ) -> dict[int, dict[str, str]]:
     """Rank -> variables of each process of a replica.
 
@@ -43,6 +44,7 @@ def trainer_environments(
             "MASTER_PORT": str(rendezvous_port(gang, epoch)),
             EPOCH_ENV: str(epoch),
             SOCKET_ENV: socket_name,
+            **memory(rank),
         }
         if environ.get(DEVICES_ENV) and processes > 1:
             env[DEVICES_ENV] = device_slice(environ[DEVICES_ENV], local_rank, processes)

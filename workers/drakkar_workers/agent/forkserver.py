@@ -145,14 +145,23 @@ class ForkServer:
             code = run_script(script) if script is not None else _train()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
+        except BaseException as error:
             traceback.print_exc()
+            _tell(env, error)
         finally:
             # Not sys.exit: it would unwind into the server's own loop and run its exit handlers.
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
                     stream.flush()
             os._exit(code)
+
+
+def _tell(env: Mapping[str, str], error: BaseException) -> None:
+    """Why the trainer ends, for the agent: a script of the user's does not tell by itself."""
+    with contextlib.suppress(Exception):
+        importlib.import_module("drakkar_workers.channel").send_error(
+            rank=int(env.get("RANK", "0")), reason=type(error).__name__, message=str(error)
+        )
 
 
 def _train() -> int:

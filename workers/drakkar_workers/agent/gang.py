@@ -14,29 +14,37 @@ Epochs number the starts. Everything a peer says carries its epoch, so words of 
 are recognized; a coordinator's successor continues above the highest epoch that a joiner names.
 """
 
-import math
 from collections import Counter
 from enum import Enum
 
 from drakkar.exitcodes import ExitCode
-from drakkar.protocol import Failure, GangConfig, Report
+from drakkar.protocol import Book, Failure, GangConfig, Recovery, Report
 from drakkar.v1alpha1.trainingjob import Progress, Restart
-from drakkar_workers.agent import causes
+from drakkar_workers.agent import admission, causes, endings
 from drakkar_workers.agent.causes import Cause, RankExit
 from drakkar_workers.agent.clock import Clock
+from drakkar_workers.agent.ledger import Ledger
+from drakkar_workers.agent.patience import Patience
 from drakkar_workers.agent.progress import ProgressBook
-from drakkar_workers.agent.seat import Seat
+from drakkar_workers.agent.repeats import Repeats
+from drakkar_workers.agent.seat import Seat, essence, missing, signs_of_life
+from drakkar_workers.agent.sharing import Sharing
+from drakkar_workers.agent.stragglers import Watch
 from drakkar_workers.agent.timing import Timing
 from drakkar_workers.agent.wire import Action, Command, Heartbeat
-from drakkar_workers.channel import CheckpointMessage, Message, StepMessage
+from drakkar_workers.channel import (
+    CheckpointMessage,
+    Message,
+    PhaseMessage,
+    PhaseName,
+    ResumeMessage,
+    StepMessage,
+)
 
 RESTARTS_KEPT = 50
-EPOCH_LEAP = 1_000_000
-"""A joiner's epoch may be above the gang's by this much: no gang has been started more often."""
-EPOCH_LIMIT = 1 << 30
-"""Highest epoch of a joiner; the ones above, up to the wire's limit, are left for new starts."""
-CLOCK_LEAP_SECONDS = 86_400.0
-"""A node's clock may be ahead by this much."""
+RECOVERIES_KEPT = 5
+_BOOKS: dict[PhaseName, Book] = {"compiling": "compile", "saving": "checkpoint"}
+"""Phases of rank 0 whose time is no step's."""
 PROGRESS_PERIOD = 1.0
 """Seconds between new versions of the report for mere progress."""
 
@@ -51,10 +59,6 @@ class Phase(Enum):
     FAILED = "failed"
 
 
-class RefusedError(ValueError):
-    """A heartbeat that can't belong to this gang."""
-
-
 class Gang:
     """The state of one gang; see the module."""
 
@@ -66,7 +70,13 @@ class Gang:
         self._timing = timing
         self._clock = clock
         self._seats = [Seat(index, timing.peer_timeout) for index in range(config.replicas)]
+        self.ledger = Ledger(clock, now)
+        self._sharing = Sharing(config)
+        self._patience = Patience(config.hang_timeout_seconds)
+        self._repeats = Repeats()
+        self._stragglers = Watch()
         self._progress = ProgressBook(clock, config.checkpoint_keep)
+        self._recoveries: list[Recovery] = []
         self.phase = Phase.MEETING
         self.epoch = 0
         self.version = 1
@@ -101,7 +111,8 @@ class Gang:
 
     def heartbeat(self, beat: Heartbeat, now: float) -> None:
         """Take a replica's state. Raises RefusedError for one that can't be of this gang."""
-        seat = self._admit(beat, now)
+        admission.check(self._config, self.epoch, beat, self._clock.wall(now))
+        seat = self._seats[beat.replica]
         if beat.incarnation in seat.retired:
             return
         previous = seat.beat
@@ -119,7 +130,7 @@ class Gang:
         self._collect(previous, beat, now)
         # Transitions look at every replica, and most heartbeats say nothing new: those wait for the
         # next tick, or thousands of replicas would cost their number squared.
-        if previous is None or _essence(previous) != _essence(beat):
+        if previous is None or essence(previous) != essence(beat):
             self._touch(now)
             self.tick(now)
         elif previous.seen != beat.seen:
@@ -129,9 +140,14 @@ class Gang:
         """Take what rank 0 tells of the training."""
         if self.phase is not Phase.RUNNING or message.epoch != self.epoch or message.rank != 0:
             return
-        self._life = now
+        self._alive(now)
         if isinstance(message, StepMessage):
             self._step_reached(message.step)
+            self._account(message, now)
+        if isinstance(message, ResumeMessage):
+            self.ledger.resume(message.source)
+        if isinstance(message, PhaseMessage) and message.phase in _BOOKS:
+            self.ledger.enter(_BOOKS[message.phase], now)
         if isinstance(message, CheckpointMessage) and message.step > self._saved_step:
             self._saved_step = message.step
             self._futile = 0
@@ -140,10 +156,26 @@ class Gang:
         else:
             self._dirty = True
 
+    def _account(self, message: StepMessage, now: float) -> None:
+        recovery = self.ledger.step(
+            message.step,
+            now,
+            step_seconds=message.step_seconds,
+            productive=message.productive_seconds,
+            stall=message.stall_seconds,
+        )
+        if recovery is not None:
+            self._recoveries = [*self._recoveries, recovery][-RECOVERIES_KEPT:]
+            self._touch(now)
+
     def tick(self, now: float) -> None:
         """Let time pass: take every transition that is due."""
         while self._advance(now):
             pass
+        if self.phase is Phase.RUNNING:
+            for item in self._stragglers.look(self._seats, self.epoch, now):
+                self.news.append(item.message)
+                self._touch(now)
         if self._dirty and now - self._published >= PROGRESS_PERIOD:
             self._touch(now)
 
@@ -154,11 +186,12 @@ class Gang:
             return self._command("leave", ExitCode.CHECKPOINTED, message=text)
         match self.phase:
             case Phase.RUNNING:
-                return self._command("start")
+                orders = self._sharing.orders(replica, self._seats, self._progress.step_seconds)
+                return self._command("start").model_copy(update=orders)
             case Phase.COMPLETE:
                 return self._command("finish")
             case Phase.MEETING:
-                return self._command("wait", message=self.missing(now))
+                return self._command("wait", message=missing(self._seats, now))
             case Phase.RECOVERING:
                 cause = self._cause
                 hung = cause is not None and cause.reason == causes.HUNG
@@ -171,17 +204,6 @@ class Gang:
         if replica == failure.replica:
             return self._command("fail", ExitCode.CRASHED, failure=failure)
         return self._command("wait", message=failure.message)
-
-    def missing(self, now: float) -> str:
-        """Who has not joined, in words."""
-        absent = [seat.replica for seat in self._seats if not seat.joined(now)]
-        if not absent:
-            return "all replicas have joined"
-        here = self._config.replicas - len(absent)
-        return (
-            f"waiting for {causes.names('replica', absent)}; "
-            f"{here} of {self._config.replicas} have joined"
-        )
 
     def over(self, now: float) -> bool:
         """Whether the coordinator may exit: the end has come and the peers know of it."""
@@ -198,7 +220,7 @@ class Gang:
 
     def progress(self, now: float) -> Progress | None:
         """How far the training is, None before its first step."""
-        return self._progress.snapshot(now)
+        return self._progress.snapshot(round(self.ledger.productive_share(now), 4))
 
     def report(self, now: float) -> Report:
         """The state for the operator."""
@@ -211,47 +233,17 @@ class Gang:
             epoch=self.epoch,
             state=phase.value,
             members=[seat.member(self.epoch, now) for seat in self._seats],
-            progress=self._progress.snapshot(now),
+            progress=self.progress(now),
             restarts=list(self.restarts),
             checkpoints=list(self._progress.checkpoints),
+            ledger=self.ledger.state(now),
+            recoveries=list(self._recoveries),
+            stragglers=list(self._stragglers.slow),
             failure=self.failure,
             time=self._clock.date(now),
         )
 
     # What heartbeats say
-
-    def _admit(self, beat: Heartbeat, now: float) -> Seat:
-        config = self._config
-        if beat.uid != config.uid:
-            raise RefusedError(
-                f"uid {beat.uid!r} is another job's; this is {config.namespace}/{config.job} "
-                f"with uid {config.uid!r}"
-            )
-        if not 0 <= beat.replica < config.replicas:
-            raise RefusedError(
-                f"replica {beat.replica} is unknown; this gang has replicas 0 to "
-                f"{config.replicas - 1}"
-            )
-        first = beat.replica * config.processes_per_replica
-        last = first + config.processes_per_replica - 1
-        told = [status.rank for status in beat.ranks]
-        if len(set(told)) != len(told) or any(not first <= rank <= last for rank in told):
-            raise RefusedError(
-                f"replica {beat.replica} speaks for ranks {told}; it has ranks {first} to {last}"
-            )
-        limit = min(self.epoch + EPOCH_LEAP, EPOCH_LIMIT)
-        if beat.epoch > limit:
-            raise RefusedError(
-                f"replica {beat.replica} names epoch {beat.epoch}; this gang is at {self.epoch} and "
-                f"believes none above {limit}"
-            )
-        # A time that nobody can be later than would keep the place for ever.
-        latest = self._clock.wall(now) + CLOCK_LEAP_SECONDS
-        if not (math.isfinite(beat.started) and beat.started <= latest):
-            raise RefusedError(
-                f"replica {beat.replica} says that it started at {beat.started}, in the future"
-            )
-        return self._seats[beat.replica]
 
     def _replaced(self, beat: Heartbeat, now: float) -> None:
         self.news.append(f"replica {beat.replica} is now pod {beat.pod} on node {beat.node}")
@@ -274,8 +266,8 @@ class Gang:
             return
         if beat.epoch < self.epoch or self.phase not in (Phase.RUNNING, Phase.RECOVERING):
             return
-        if previous is None or _signs_of_life(previous) != _signs_of_life(beat):
-            self._life = now
+        if previous is None or signs_of_life(previous) != signs_of_life(beat):
+            self._alive(now)
             self._dirty = True
         for status in beat.ranks:
             if status.step is not None:
@@ -284,6 +276,11 @@ class Gang:
                 time = now - status.exit.age_seconds
                 end = RankExit(beat.replica, beat.node, status.rank, time, status.exit)
                 self._exits[status.rank] = end
+
+    def _alive(self, now: float) -> None:
+        if self._stepped:
+            self._patience.note(now - self._life)
+        self._life = now
 
     def _step_reached(self, step: int) -> None:
         self._stepped = True
@@ -310,9 +307,17 @@ class Gang:
         if now < self._not_before or not all(seat.joined(now) for seat in self._seats):
             return False
         self.epoch += 1
+        self._inherit_ledger(now)
         self._new_epoch(now)
+        self._sharing.begin_epoch(self._seats)
         self.news.append(f"epoch {self.epoch}: all {self._config.replicas} replicas start")
         return self._enter(Phase.RUNNING, now)
+
+    def _inherit_ledger(self, now: float) -> None:
+        """A successor goes on with the books that its predecessor's peers have kept."""
+        kept = [seat.beat.ledger for seat in self._seats if seat.beat and seat.beat.ledger]
+        if kept:
+            self.ledger.adopt(max(kept, key=lambda state: state.at), now)
 
     def _watch(self, now: float) -> bool:
         if self._misconfigured(now):
@@ -321,12 +326,30 @@ class Gang:
         if len(ends) == self._config.world_size and all(end.exit.code == 0 for end in ends):
             self.news.append("all ranks have completed")
             return self._enter(Phase.COMPLETE, now)
-        for cause in (self._lost(now), self._crashed(), self._drained(now), self._hung(now)):
-            if cause is not None:
-                return self._recover(cause, now)
+        cause = self._ending(now)
+        if cause is not None:
+            return self._recover(cause, now)
         if self._futile and not self._stepped and now - self._since > self._timing.stable:
             self._futile = 0
         return False
+
+    def _ending(self, now: float) -> Cause | None:
+        """Why this epoch ends, if it does."""
+        cause = endings.lost(self._seats, self.epoch, now) or endings.crashed(self._exits.values())
+        if cause is not None:
+            return cause
+        if endings.draining(self._seats, self._exits.values(), self.epoch):
+            self._drain_from = now if self._drain_from is None else self._drain_from
+            over = endings.drained(self._seats, self.epoch)
+            if over or now - self._drain_from > self._timing.drain:
+                return endings.departure(self._seats, self._exits.values())
+        # A user's script need not report steps; a recipe does.
+        silence = now - self._life
+        watched = self._stepped or self._config.recipe is not None
+        if watched and silence > self._patience.limit:
+            self._patience.used()
+            return endings.hung(self._seats, self.epoch, silence)
+        return None
 
     def _settle(self, now: float) -> bool:
         """Once no trainer runs any more, the cause is known: restart or give up."""
@@ -347,7 +370,19 @@ class Gang:
             # Started again in place it would take the folder back from the gang that follows it.
             text = causes.crash(first).message
             return self._fail(causes.SUPERSEDED, text, first.replica, retryable=True, now=now)
+        if first is not None and self._is_the_codes(first):
+            again = (
+                f"{causes.crash(first).message} ({self._repeats.count} times in a row after step "
+            )
+            text = f"{again[:900]}{self._highest_step}): the code fails in the same way each time"
+            reason = first.exit.reason or "ProcessCrashed"
+            return self._fail(reason, text, first.replica, retryable=False, now=now)
         return self._restart_or_fail(causes.crash(first) if first else self._cause, now)
+
+    def _is_the_codes(self, end: RankExit) -> bool:
+        """Whether no restart will mend this failure, on whatever node."""
+        limit = self._config.same_error_limit
+        return 0 < limit <= self._repeats.note(end, self._highest_step)
 
     def _stuck(self, busy: list[Seat], now: float) -> bool:
         """Fail for the first of these that has not stopped its trainers in time.
@@ -409,16 +444,16 @@ class Gang:
         return self._enter(Phase.MEETING, now)
 
     def _misconfigured(self, now: float) -> bool:
-        ends = [end for end in self._exits.values() if end.exit.code == ExitCode.CONFIG]
-        if not ends:
+        end = causes.misconfigured(self._exits.values())
+        if end is None:
             return False
-        end = min(ends, key=lambda end: (not end.exit.message, end.time))
         text = end.exit.message or f"rank {end.rank} exited with code {int(ExitCode.CONFIG)}"
         reason = end.exit.reason or "ConfigError"
         return self._fail(reason, text, end.replica, retryable=False, now=now)
 
     def _recover(self, cause: Cause, now: float) -> bool:
         self._cause = cause
+        self.ledger.interrupt(now)
         self.news.append(f"epoch {self.epoch} ends: {cause.message}")
         return self._enter(Phase.RECOVERING, now)
 
@@ -442,63 +477,6 @@ class Gang:
         self.version += 1
         self._published, self._dirty = now, False
 
-    # Reasons to end an epoch
-
-    def _lost(self, now: float) -> Cause | None:
-        # Whoever has completed its part is not needed any more.
-        lost = [
-            seat.replica
-            for seat in self._seats
-            if not seat.fresh(now) and not seat.completed(self.epoch)
-        ]
-        if not lost:
-            return None
-        who = causes.names("replica", lost)
-        return causes.pod(f"{who} not heard for {self._timing.peer_timeout:g} s")
-
-    def _crashed(self) -> Cause | None:
-        first = causes.culprit(self._exits.values())
-        if first is not None:
-            return causes.crash(first)
-        alone = sorted({end.replica for end in self._exits.values() if end.exit.stopped})
-        if alone:
-            return causes.pod(f"{causes.names('replica', alone)} stopped by itself")
-        return None
-
-    def _drained(self, now: float) -> Cause | None:
-        """After SIGTERM to a pod all ranks save and leave together: they are given the time."""
-        leavers = [seat for seat in self._seats if seat.leaving]
-        left = [rank for rank, end in self._exits.items() if end.exit.code == ExitCode.CHECKPOINTED]
-        if not leavers and not left:
-            return None
-        if any(seat.alive and seat.started(self.epoch) for seat in leavers):
-            return None
-        if self._drain_from is None:
-            self._drain_from = now
-        over = not any(seat.alive or not seat.started(self.epoch) for seat in self._seats)
-        if not over and now - self._drain_from <= self._timing.drain:
-            return None
-        if leavers:
-            who = causes.names("replica", [seat.replica for seat in leavers])
-            return causes.pod(f"the pod of {who} is being terminated")
-        return causes.left(left)
-
-    def _hung(self, now: float) -> Cause | None:
-        # A user's script need not report steps; a recipe does.
-        if not self._stepped and self._config.recipe is None:
-            return None
-        silence = now - self._life
-        if silence <= self._config.hang_timeout_seconds:
-            return None
-        ranks = [
-            (seat.replica, seat.beat.node, status)
-            for seat in self._seats
-            if seat.beat is not None and seat.started(self.epoch)
-            for status in seat.beat.ranks
-            if status.exit is None
-        ]
-        return causes.hang(ranks, silence)
-
     def _command(
         self,
         action: Action,
@@ -516,13 +494,3 @@ class Gang:
             message=message,
             dump_stacks=dump_stacks,
         )
-
-
-def _essence(beat: Heartbeat) -> tuple[object, ...]:
-    """What the operator should hear of at once."""
-    ended = [status.rank for status in beat.ranks if status.exit is not None]
-    return beat.ready, beat.leaving, beat.finished, beat.alive, beat.epoch, ended
-
-
-def _signs_of_life(beat: Heartbeat) -> tuple[object, ...]:
-    return beat.epoch, *((s.rank, s.step, s.phase, s.messages, s.exit is None) for s in beat.ranks)

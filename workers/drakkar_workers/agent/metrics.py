@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from drakkar.protocol import BOOKS, Book, LedgerState
 from drakkar_workers.channel import StepMessage
 
 
@@ -29,6 +30,12 @@ class Figures:
     longest_silence: float | None = None
     """Since the replica was heard that was not heard for longest; coordinator only."""
     goodput: float | None = None
+    seconds: LedgerState | None = None
+    """Where the gang's time went; coordinator only."""
+    memory_bytes: int | None = None
+    """That checkpoints in memory take here; None if there are none."""
+    copied_bytes: int | None = None
+    """Of them, sent to a peer."""
 
 
 class _Collector(Collector):
@@ -64,6 +71,21 @@ class _Collector(Collector):
                 "Since the replica was heard that was not heard for longest.",
                 now.longest_silence,
             )
+        if now.seconds is not None:
+            spent = {book: getattr(now.seconds, f"{book}_seconds") for book in BOOKS}
+            yield _amounts("drakkar_gang_seconds", "Where the gang's time goes.", "book", spent)
+        if now.memory_bytes is not None:
+            yield _gauge(
+                "drakkar_agent_memory_checkpoint_bytes",
+                "Memory of checkpoints, own ones and copies of a peer's.",
+                now.memory_bytes,
+            )
+        if now.copied_bytes is not None:
+            sent = CounterMetricFamily(
+                "drakkar_agent_copied_bytes", "Of checkpoints in memory, sent to a peer."
+            )
+            sent.add_metric([], now.copied_bytes)
+            yield sent
         if now.goodput is not None:
             yield _gauge(
                 "drakkar_gang_goodput_ratio", "Time in steps that count over time.", now.goodput
@@ -105,6 +127,14 @@ def _training(now: Figures) -> Iterable[Metric]:
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _amounts(name: str, text: str, label: str, values: dict[Book, float]) -> GaugeMetricFamily:
+    # A gauge, since time moves from one book to another when steps turn out to be lost.
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def _counts(name: str, text: str, label: str, values: dict[str, int]) -> CounterMetricFamily:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from drakkar.exitcodes import ExitCode
 from drakkar_workers.agent.forkserver import DUMP_SIGNAL, PACKET_LIMIT_BYTES
@@ -26,6 +27,8 @@ from drakkar_workers.channel import (
     PhaseName,
     StepMessage,
 )
+from drakkar_workers.memory import marks
+from drakkar_workers.memory.marks import Mark
 
 SWEEP_SECONDS = 0.02
 """For the kernel to end what was killed, before it is looked for again."""
@@ -58,16 +61,19 @@ class Processes:
         environ: Mapping[str, str],
         on_change: Callable[[], None],
         before_exit: Callable[[], None],
+        descriptors: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         """``argv``: a user's command, None for the recipe's trainer, kept warm.
 
         ``on_change`` is called when a process or the fork server has changed, ``before_exit`` before
-        a trainer's end is noted: what it has said until then counts.
+        a trainer's end is noted: what it has said until then counts. ``descriptors``, the memory
+        files of the ranks, are handed down to all of them.
         """
         self._argv = argv
         self._environ = environ
         self._on_change = on_change
         self._before_exit = before_exit
+        self._descriptors = dict(descriptors)
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._server_failures = 0
@@ -121,6 +127,8 @@ class Processes:
         self.epoch = epoch
         self.trainers = {rank: Trainer(rank) for rank in environments}
         self._memory_kills = out_of_memory_kills()
+        for descriptor in self._descriptors.values():
+            marks.clear(descriptor)
         for rank, env in environments.items():
             self._ask(op="spawn", rank=rank, env=dict(env), argv=self._argv)
         self._on_change()
@@ -189,7 +197,13 @@ class Processes:
     def status(self) -> list[RankStatus]:
         """All trainers of the epoch, by rank."""
         now = time.monotonic()
-        return [_status(self.trainers[rank], now) for rank in sorted(self.trainers)]
+        return [
+            _status(self.trainers[rank], now, self._mark(rank)) for rank in sorted(self.trainers)
+        ]
+
+    def _mark(self, rank: int) -> Mark | None:
+        descriptor = self._descriptors.get(rank)
+        return marks.read(descriptor) if descriptor is not None else None
 
     def _recipe_or_script(self) -> bool:
         return self._argv is None or script_arguments(self._argv, self._environ) is not None
@@ -209,7 +223,7 @@ class Processes:
                 [*command, str(theirs.fileno()), str(os.getpid()), *warm],
                 env=dict(self._environ),
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *self._descriptors.values()],
             )
         mine.setblocking(False)
         self._channel = mine
@@ -339,7 +353,7 @@ class Processes:
         self._on_change()
 
 
-def _status(trainer: Trainer, now: float) -> RankStatus:
+def _status(trainer: Trainer, now: float, mark: Mark | None) -> RankStatus:
     end = trainer.exit
     if end is not None:
         end = end.model_copy(update={"age_seconds": max(0.0, now - trainer.exit_time)})
@@ -349,6 +363,9 @@ def _status(trainer: Trainer, now: float) -> RankStatus:
         phase=trainer.phase,
         messages=trainer.messages,
         process_state=_process_state(trainer.pid) if end is None else None,
+        passed=mark.passed if mark else None,
+        stage=mark.stage if mark else None,
+        alone_seconds={name: mark.seconds[name] for name in marks.ALONE} if mark else {},
         exit=end,
     )
 

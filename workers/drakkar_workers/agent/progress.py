@@ -25,7 +25,8 @@ class ProgressBook:
         self._last: StepMessage | None = None
         self._eval_loss: float | None = None
         self._sample: str | None = None
-        self._step_seconds: float | None = None
+        self.step_seconds: float | None = None
+        """Of late, smoothed."""
         self.checkpoints: list[CheckpointRecord] = []
         """Oldest first, as many as are kept on the volume."""
 
@@ -54,8 +55,8 @@ class ProgressBook:
             case _:
                 return False
 
-    def snapshot(self, now: float) -> Progress | None:
-        """The progress as of now, None before the first step."""
+    def snapshot(self, goodput: float | None = None) -> Progress | None:
+        """The progress, None before the first step; ``goodput`` is told as it is."""
         last = self._last
         if last is None:
             return None
@@ -67,10 +68,10 @@ class ProgressBook:
             eval_loss=self._eval_loss,
             tokens_per_second=last.tokens_per_second,
             mfu=last.mfu,
-            goodput=self._goodput(last, now),
+            goodput=goodput,
             eta_seconds=(
-                math.ceil(min(1e12, remaining * self._step_seconds))
-                if self._step_seconds is not None
+                math.ceil(min(1e12, remaining * self.step_seconds))
+                if self.step_seconds is not None
                 else None
             ),
             sample=self._sample,
@@ -79,15 +80,7 @@ class ProgressBook:
     def _note_pace(self, message: StepMessage) -> None:
         if message.step_seconds is None or message.step_seconds < 0:
             return
-        if self._step_seconds is None:
-            self._step_seconds = message.step_seconds
+        if self.step_seconds is None:
+            self.step_seconds = message.step_seconds
         else:
-            self._step_seconds += _SMOOTHING * (message.step_seconds - self._step_seconds)
-
-    def _goodput(self, last: StepMessage, now: float) -> float | None:
-        if last.productive_seconds is None or last.started is None:
-            return None
-        elapsed = self._clock.wall(now) - last.started
-        if elapsed <= 0:
-            return None
-        return round(min(1.0, max(0.0, last.productive_seconds / elapsed)), 4)
+            self.step_seconds += _SMOOTHING * (message.step_seconds - self.step_seconds)

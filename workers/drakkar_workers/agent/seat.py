@@ -1,9 +1,10 @@
 """What the coordinator knows of one replica."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drakkar.protocol import Member
-from drakkar_workers.agent.causes import failed
+from drakkar_workers.agent.causes import failed, names
 from drakkar_workers.agent.wire import Heartbeat
 
 
@@ -55,6 +56,11 @@ class Seat:
             and all(status.exit and status.exit.code == 0 for status in self.beat.ranks)
         )
 
+    @property
+    def node(self) -> str:
+        """Of its pod; empty before the first word."""
+        return self.beat.node if self.beat is not None else ""
+
     def member(self, epoch: int, now: float) -> Member:
         """As the report shows it."""
         beat = self.beat
@@ -79,3 +85,25 @@ class Seat:
             step=min((s.step for s in beat.ranks if s.step is not None), default=None),
             heartbeat_age_seconds=round(max(0.0, now - self.heard), 2),
         )
+
+
+def missing(seats: Sequence[Seat], now: float) -> str:
+    """Who has not joined, in words."""
+    absent = [seat.replica for seat in seats if not seat.joined(now)]
+    if not absent:
+        return "all replicas have joined"
+    here = len(seats) - len(absent)
+    return f"waiting for {names('replica', absent)}; {here} of {len(seats)} have joined"
+
+
+def essence(beat: Heartbeat) -> tuple[object, ...]:
+    """What the operator should hear of at once."""
+    ended = [status.rank for status in beat.ranks if status.exit is not None]
+    return beat.ready, beat.leaving, beat.finished, beat.alive, beat.epoch, ended
+
+
+def signs_of_life(beat: Heartbeat) -> tuple[object, ...]:
+    """What changes as long as the training goes on."""
+    return beat.epoch, *(
+        (s.rank, s.step, s.phase, s.messages, s.passed, s.exit is None) for s in beat.ranks
+    )

@@ -11,6 +11,8 @@ from drakkar_workers.agent.termination import DEFAULT_PATH, PATH_ENV
 from drakkar_workers.agent.timing import Timing
 
 BIND_ENV = "DRAKKAR_AGENT_BIND"
+PEER_RATE_ENV = "DRAKKAR_PEER_BYTES_PER_SECOND"
+DEFAULT_PEER_RATE = 512e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Settings:
     bind: str | None
     """Address to serve at, all by default."""
     termination_log: Path
+    peer_bytes_per_second: float = DEFAULT_PEER_RATE
+    """At which checkpoints in memory are sent to a peer."""
 
     @property
     def coordinator(self) -> bool:
@@ -70,7 +74,21 @@ def load(environ: Mapping[str, str], command: Sequence[str]) -> Settings:
         command=tuple(command) or None,
         bind=environ.get(BIND_ENV) or None,
         termination_log=Path(environ.get(PATH_ENV) or DEFAULT_PATH),
+        peer_bytes_per_second=_peer_rate(environ),
     )
+
+
+def _peer_rate(environ: Mapping[str, str]) -> float:
+    text = environ.get(PEER_RATE_ENV, "")
+    if not text:
+        return DEFAULT_PEER_RATE
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 1 <= rate < 1e15:
+        raise ValueError(f"{PEER_RATE_ENV}: {text!r} is not a number of bytes, such as 512e6")
+    return rate
 
 
 def _first(error: ValidationError) -> str:

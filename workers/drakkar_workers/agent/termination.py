@@ -27,14 +27,19 @@ def report_message(report: Report, failure: Failure | None = None) -> str:
     plain = progress.model_copy(update={"sample": None}) if progress else None
     last = report.restarts[-1:]
     brief = [r.model_copy(update={"message": r.message[:200]}) for r in last]
+    least: dict[str, Any] = {
+        "members": [],
+        "recoveries": report.recoveries[-1:],
+        "stragglers": [],
+    }
     updates: tuple[dict[str, Any], ...] = (
         {},
         {"members": []},
         {"members": [], "checkpoints": newest},
         {"members": [], "checkpoints": newest, "restarts": report.restarts[-5:]},
-        {"members": [], "checkpoints": newest, "restarts": last},
-        {"members": [], "checkpoints": newest, "restarts": brief, "progress": plain},
-        {"members": [], "checkpoints": [], "restarts": [], "progress": plain},
+        {**least, "checkpoints": newest, "restarts": last},
+        {**least, "checkpoints": newest, "restarts": brief, "progress": plain},
+        {**least, "checkpoints": [], "restarts": [], "progress": plain},
     )
     for update in updates:
         text = _dump({**report.model_copy(update=update).wire(), **said})

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from drakkar.protocol import Failure
+from drakkar.protocol import Failure, LedgerState
 from drakkar.v1alpha1.meta import Model
 from drakkar_workers.channel import PhaseName
 
 HEARTBEAT_PATH = "/v1/heartbeat"
 REPORT_PATH = "/v1/report"
+MEMORY_PATH = "/v1/memory"
+PARCEL_HEADER = "Drakkar-Parcel"
 HEARTBEAT_LIMIT_BYTES = 512 * 1024
 
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -47,7 +49,33 @@ class RankStatus(Model):
         max_length=1,
         description="As in /proc/PID/stat; T is stopped, D waits for I/O.",
     )
+    passed: Count | None = Field(default=None, description="Stages of its steps, since its start.")
+    stage: str | None = Field(default=None, max_length=32, description="Where in its step it is.")
+    alone_seconds: dict[str, float] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="So far in stages in which it waits for no other rank.",
+    )
     exit: Exit | None = None
+
+
+class Held(Model):
+    """A rank's checkpoint in an agent's memory."""
+
+    rank: int = Field(ge=0, lt=1 << 20)
+    epoch: Epoch
+    step: Count
+    shared: bool = Field(default=False, description="Every rank has the same tensors.")
+    with_body: bool = True
+
+
+class Fetch(Model):
+    """A checkpoint that an agent is to take from a peer's memory before its trainers start."""
+
+    rank: int
+    epoch: int
+    step: int
+    host: str
 
 
 class Heartbeat(Model):
@@ -65,6 +93,21 @@ class Heartbeat(Model):
     finished: bool = Field(default=False, description="It has seen the end and exits.")
     epoch: Epoch = Field(default=0, description="In which its trainers were started; 0 is never.")
     ranks: list[RankStatus] = Field(default_factory=list, max_length=64)
+    address: str | None = Field(
+        default=None, max_length=64, description="Where its peers reach it, if it knows better."
+    )
+    memory: list[Held] = Field(
+        default_factory=list, max_length=256, description="Of its ranks, while none of them runs."
+    )
+    copies: list[Held] = Field(
+        default_factory=list, max_length=512, description="Of other ranks, while none of its runs."
+    )
+    copy_seconds: float | None = Field(
+        default=None, ge=0, description="That its newest copies to a peer took."
+    )
+    ledger: LedgerState | None = Field(
+        default=None, description="The newest it knows, kept for a coordinator's successor."
+    )
     seen: str = Field(default="", max_length=64, description="Key of the newest command it has.")
     wait_seconds: float = Field(default=0, ge=0, le=10, description="For a newer command.")
 
@@ -92,6 +135,13 @@ class Command(Model):
     master_address: str | None = Field(
         default=None, description="Where this peer reaches rank 0's pod."
     )
+    partner: str | None = Field(default=None, description="Host that keeps copies of its memory.")
+    partner_every: int = Field(default=0, description="Steps between two such copies.")
+    ledger: LedgerState | None = Field(default=None, description="For the peer to keep.")
+    keeps: list[int] = Field(
+        default_factory=list, max_length=512, description="Ranks whose copies this peer keeps."
+    )
+    fetch: list[Fetch] = Field(default_factory=list, max_length=64)
     message: str = Field(default="", max_length=1024)
 
     @property

@@ -21,7 +21,8 @@ from drakkar_workers.data.corpus import Corpus, default_cache, open_corpus
 from drakkar_workers.errors import ConfigError, TrainingError
 from drakkar_workers.train import control, flops, settings
 from drakkar_workers.train import world as worlds
-from drakkar_workers.train.checkpoint import layout, restore
+from drakkar_workers.train.checkpoint import layout, memory, restore
+from drakkar_workers.train.checkpoint.memory import Memory
 from drakkar_workers.train.checkpoint.saver import Saver
 from drakkar_workers.train.report import Reporter
 from drakkar_workers.train.sample import sample
@@ -147,7 +148,16 @@ def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -
             patience=SAVING_TIMEOUTS * given.timeout_seconds,
         )
     started = world.from_first(started)
-    trainer = Trainer(given, corpus, world, reporter, saver=saver, started=started)
+    trainer = Trainer(
+        given,
+        corpus,
+        world,
+        reporter,
+        saver=saver,
+        memory=_memory(given, world, reporter),
+        marks=memory.marks_from_environ(os.environ),
+        started=started,
+    )
     if world.is_first:
         count = flops.parameter_count(trainer.shape)
         precision = "bf16 autocast" if trainer.bf16 else "fp32"
@@ -164,20 +174,48 @@ def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -
     return trainer
 
 
+def _memory(given: Settings, world: World, reporter: Reporter) -> Memory | None:
+    """Checkpoints in memory, if the job wants them and every rank has an agent that keeps them."""
+    arena = memory.from_environ(os.environ) if given.memory_every else None
+    if not all(world.gather(arena is not None)):
+        return None
+    assert arena is not None
+    # Data parallel: the ranks differ in their random numbers alone.
+    return Memory(
+        arena,
+        world,
+        epoch=given.epoch,
+        shared=True,
+        warn=reporter.warn,
+        pulse=reporter.pulse,
+    )
+
+
 def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter) -> None:
     reporter.phase("restoring")
     own_job = True
     found = None
+    folder = given.checkpoint_dir
+    stored = restore.by_first(world, lambda: layout.published(folder)) if folder else []
+    if trainer.recall(at_least=max(stored, default=0)):
+        reporter.resume(trainer.step, "memory", f"resuming at step {trainer.step} from memory")
+        return
     if given.checkpoint_dir is not None:
         found = restore.newest(given.checkpoint_dir, world, reporter.warn, pulse=reporter.pulse)
+        # What was published last may be damaged: then memory may have a later step than storage.
+        if trainer.recall(at_least=found.manifest.step + 1 if found else 0):
+            reporter.resume(trainer.step, "memory", f"resuming at step {trainer.step} from memory")
+            return
     if found is None and given.restore_from is not None:
         own_job = False
         found = _source(given.restore_from, world, reporter)
     if found is None:
-        reporter.say("starting at step 0")
+        reporter.resume(0, "start", "starting at step 0")
+        trainer.settle()
         return
     trainer.restore(found, own_job=own_job)
-    reporter.say(f"resuming at step {trainer.step} from {found.folder}")
+    text = f"resuming at step {trainer.step} from {found.folder}"
+    reporter.resume(trainer.step, "storage", text)
 
 
 def _source(folder: Path, world: World, reporter: Reporter) -> restore.Found:

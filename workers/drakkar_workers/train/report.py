@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from drakkar_workers import channel
 
@@ -56,6 +56,7 @@ class Reporter:
         mfu: float | None,
         step_seconds: float,
         productive_seconds: float,
+        stall_seconds: float,
         started: float,
     ) -> None:
         """A step is done; ``loss`` in nats per token, over all ranks."""
@@ -68,6 +69,7 @@ class Reporter:
             mfu=mfu,
             step_seconds=step_seconds,
             productive_seconds=productive_seconds,
+            stall_seconds=stall_seconds,
             started=started,
         )
         if self.rank:
@@ -80,6 +82,12 @@ class Reporter:
             self.say(
                 f"step {step}/{self._total}  loss {loss:.3f}  {thousands(tokens_per_second)} tok/s{use}"
             )
+
+    def resume(self, step: int, source: Literal["memory", "storage", "start"], text: str) -> None:
+        """What the training goes on from."""
+        if self.rank == 0:
+            channel.send_resume(step=step, source=source)
+        self.say(text)
 
     def evaluation(self, *, step: int, loss: float, unigram: float) -> None:
         """The held-out loss after a step, beside that of a model that only counts tokens."""

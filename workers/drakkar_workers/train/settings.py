@@ -35,6 +35,8 @@ class Settings:
     checkpoint_root: Path | None
     checkpoint_every: int
     checkpoint_keep: int
+    memory_every: int
+    """Steps between two checkpoints in memory; 0 for none."""
     restore_from: Path | None
     timeout_seconds: float
     """A collective that takes longer has lost a peer."""
@@ -91,6 +93,7 @@ def read(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         checkpoint_root=root,
         checkpoint_every=gang.checkpoint_every,
         checkpoint_keep=gang.checkpoint_keep,
+        memory_every=gang.memory_every,
         restore_from=_below(root, gang.restore_from) if gang.restore_from else None,
         timeout_seconds=gang.hang_timeout_seconds,
         epoch=_number(environ, EPOCH_ENV, 0),

@@ -17,10 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from drakkar_workers.data.corpus import Corpus
 from drakkar_workers.data.sampler import slice_of_rank, windows_of_step
 from drakkar_workers.errors import ConfigError, TrainingError
+from drakkar_workers.memory.marks import Marks, NoMarks
 from drakkar_workers.train import batches, flops, optimizer
 from drakkar_workers.train.checkpoint import layout
 from drakkar_workers.train.checkpoint.export import export
 from drakkar_workers.train.checkpoint.layout import Manifest
+from drakkar_workers.train.checkpoint.memory import DamagedError, Memory
 from drakkar_workers.train.checkpoint.restore import Found, load_tensors
 from drakkar_workers.train.checkpoint.saver import Outcome, Saver
 from drakkar_workers.train.checkpoint.state import (
@@ -58,6 +60,8 @@ class Trainer:
         reporter: Reporter,
         *,
         saver: Saver | None,
+        memory: Memory | None = None,
+        marks: Marks | None = None,
         started: float,
     ) -> None:
         self._settings = settings
@@ -66,9 +70,13 @@ class Trainer:
         self._world = world
         self._reporter = reporter
         self._saver = saver
+        self._memory = memory
+        self._marks = marks or NoMarks()
         self.started = started
         self.productive_seconds = 0.0
         self.step = 0
+        self._stall = 0.0
+        """Seconds that saves have held the training up since the last step."""
         self._saved_step: int | None = None
         """Step of the newest save that was begun and has not failed."""
 
@@ -106,28 +114,62 @@ class Trainer:
 
         Raises ConfigError if it holds another model or was trained on other tokens.
         """
-        manifest = found.manifest
+        own = rank_file(self._world.rank)
+        mine = (found.folder / own).read_bytes() if own in found.manifest.files else None
+        self._check(found.manifest, str(found.folder), own_job=own_job)
+        load_tensors(found.folder, tensors_of(self.model, self._optimizer))
+        if own_job:
+            self._saved_step = found.manifest.step
+        self._resume(found.manifest, mine, own_job=own_job)
+        self.settle()
+
+    def recall(self, at_least: int) -> bool:
+        """Take over the newest state in memory that all ranks have, if its step is not below this.
+
+        Raises ConfigError as ``restore`` does, TrainingError if it can't be what it should be.
+        """
+        if self._memory is None:
+            return False
+        found = self._memory.recall(at_least)
+        if found is None:
+            return False
+        manifest = Manifest.model_validate(found.meta)
+        where = f"of step {manifest.step} in memory"
+        self._check(manifest, where, own_job=True)
+        try:
+            self._memory.load(found, tensors_of(self.model, self._optimizer))
+        except DamagedError as error:
+            raise TrainingError("CheckpointDamaged", f"checkpoint {where}: {error}") from None
+        self._resume(manifest, found.own if found.is_mine else None, own_job=True)
+        self._memory.settle(self.step, found.key)
+        return True
+
+    def settle(self) -> None:
+        """What memory holds of another past than this step's is not of this training."""
+        if self._memory is not None:
+            self._memory.settle(self.step, None)
+
+    def _check(self, manifest: Manifest, where: str, *, own_job: bool) -> None:
         expected = dataclasses.asdict(self.shape)
         differing = [k for k in expected if manifest.model.get(k) != expected[k]]
         if differing:
             key = differing[0]
             raise ConfigError(
-                f"checkpoint {found.folder} is of another model: {key} is "
+                f"checkpoint {where} is of another model: {key} is "
                 f"{manifest.model.get(key)} there and {expected[key]} here; "
                 "use another checkpoint folder or the same model"
             )
         if own_job and manifest.data_sha256 != self._corpus.digest:
-            self._reporter.warn(f"checkpoint {found.folder} was trained on other data")
-        load_tensors(found.folder, tensors_of(self.model, self._optimizer))
+            self._reporter.warn(f"checkpoint {where} was trained on other data")
+
+    def _resume(self, manifest: Manifest, own: bytes | None, *, own_job: bool) -> None:
         prepare_optimizer(self._optimizer, manifest.step)
         self.step = manifest.step
         if own_job:
             self.started = manifest.started
             self.productive_seconds = manifest.productive_seconds
-            self._saved_step = manifest.step
-        own = rank_file(self._world.rank)
-        if manifest.world_size == self._world.size and own in manifest.files:
-            RandomState.load((found.folder / own).read_bytes()).restore(self._world.device)
+        if manifest.world_size == self._world.size and own is not None:
+            RandomState.load(own).restore(self._world.device)
         else:
             # Another number of ranks: no rank's old generators are this rank's.
             seed_all(self._recipe.seed + self._world.rank + self.step * self._world.size)
@@ -156,6 +198,8 @@ class Trainer:
         """
         recipe, every = self._recipe, self._settings.checkpoint_every
         evaluated = -1
+        if self._memory is not None and recipe.steps > self.step:
+            self._memory.reserve(tensors_of(self.model, self._optimizer))
         self._reporter.phase("training")
         while self.step < recipe.steps:
             begin = time.monotonic()
@@ -176,8 +220,12 @@ class Trainer:
             if agreed.leave:
                 self._save_last()
                 return False
+            begin = time.monotonic()
+            self._marks.enter("save")
             if agreed.save or self.step % every == 0:
                 self._save()
+            self._remember()
+            self._stall += time.monotonic() - begin
         if evaluated != self.step:
             self.evaluate()
         self._save_last(final=True)
@@ -186,6 +234,7 @@ class Trainer:
     def evaluate(self) -> float:
         """Held-out loss in nats per token, over all ranks; counts as productive time."""
         begin = time.monotonic()
+        self._marks.enter("evaluate")
         recipe = self._recipe
         starts = batches.held_out_starts(
             len(self._corpus.held_out),
@@ -209,6 +258,7 @@ class Trainer:
 
     def _train_step(self, requests: Requests) -> Agreed:
         recipe, world = self._recipe, self._world
+        self._marks.enter("data")
         starts = windows_of_step(
             step=self.step,
             batch=recipe.batch_size,
@@ -228,10 +278,13 @@ class Trainer:
             )
             ids, targets = self._windows(self._corpus.train, mine)
             with self._synchronise(micro == micros - 1):
+                self._marks.enter("forward")
                 with self.precision():
                     loss = self._parallel(ids, targets)
+                self._marks.enter("backward")
                 (loss * scale).backward()
             loss_sum += loss.detach()
+        self._marks.enter("all-reduce")
         total, save, leave = world.sum((loss_sum.item(), *requests.take()))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         mean = total / self.tokens_per_step
@@ -241,6 +294,7 @@ class Trainer:
                 f"step {self.step + 1}: loss is {mean}, gradient norm {float(norm)}; a lower "
                 "learningRate or clipNorm, a longer warm-up or precision fp32 may help",
             )
+        self._marks.enter("optimizer")
         optimizer.set_learning_rate(self._optimizer, optimizer.learning_rate(self.step, recipe))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=world.size == 1)
@@ -264,14 +318,37 @@ class Trainer:
             mfu=rate * self._flops_per_token / self._peak if self._peak else None,
             step_seconds=seconds,
             productive_seconds=self.productive_seconds,
+            stall_seconds=self._stall,
             started=self.started,
         )
+        self._stall = 0.0
 
     def _save(self, *, final: bool = False) -> None:
         if self._saver is None:
             return
+        self._saved_step = self.step
+        before = self._saver.save(
+            tensors_of(self.model, self._optimizer),
+            manifest=self._manifest(),
+            own=RandomState.capture(self._world.device).dump(),
+            export=self._export if final else None,
+        )
+        self._note(before)
+
+    def _remember(self) -> None:
+        """Copy the state to memory that outlives this process, where that is due."""
+        if self._memory is None or self.step % self._settings.memory_every:
+            return
+        self._memory.save(
+            self.step,
+            tensors_of(self.model, self._optimizer),
+            meta=self._manifest().model_dump(mode="json"),
+            own=RandomState.capture(self._world.device).dump(),
+        )
+
+    def _manifest(self) -> Manifest:
         recipe = self._recipe.model_dump(mode="json")
-        manifest = Manifest(
+        return Manifest(
             step=self.step,
             world_size=self._world.size,
             time=time.time(),
@@ -283,14 +360,6 @@ class Trainer:
             data_sha256=self._corpus.digest,
             files={},
         )
-        self._saved_step = self.step
-        before = self._saver.save(
-            tensors_of(self.model, self._optimizer),
-            manifest=manifest,
-            own=RandomState.capture(self._world.device).dump(),
-            export=self._export if final else None,
-        )
-        self._note(before)
 
     def _save_last(self, *, final: bool = False) -> None:
         """Save this state and wait until it is published."""
