@@ -78,7 +78,17 @@ class Units:
         values = self.free[at - 1].at(stage.depth)
         homeless: list[int] = []
         forced: dict[int, list[int]] = {}
-        torn = self._torn[at - 1]
+        # Also groups whose parts all have their places: those need not be near to each other.
+        wanting = {each - (each - first) % stage.size for each in self.homeless[0]} if homes else ()
+        torn = self._torn[at - 1] or next(
+            (
+                f"{_span(group, stage.size)} must share one {tree.level(stage.depth)} "
+                f"but run in {len(homes[group])}"
+                for group in sorted(wanting)
+                if len(homes.get(group, ())) > 1
+            ),
+            None,
+        )
         for unit in self.homeless[at - 1]:
             group = unit - (unit - first) % stage.size
             home = homes.get(group)
@@ -87,11 +97,6 @@ class Units:
                     homeless.append(group)
             elif len(home) == 1:
                 forced.setdefault(next(iter(home)), []).append(unit)
-            else:
-                torn = torn or (
-                    f"{_span(group, stage.size)} must share one {tree.level(stage.depth)} "
-                    f"but run in {len(home)}"
-                )
         if forced:
             values = values.copy()
             for domain, units in forced.items():

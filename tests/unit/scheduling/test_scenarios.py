@@ -192,6 +192,17 @@ def test_a_lost_rank_of_a_group_returns_to_its_rack() -> None:
     assert "like the rest of replicas 0-3" in answer.reason
 
 
+def test_a_group_that_is_torn_already_is_not_called_whole() -> None:
+    """Its smaller groups have their racks, in two blocks: where the lost ranks go heals nothing."""
+    nodes = [*racks(1, 2, block="x"), *racks(1, 2, block="y")]
+    groups = {"groups": [{"size": 2, "level": "rack"}, {"size": 4, "level": "block"}]}
+    request = gang(4, 8, groups, fixed={0: "x0-n0", 2: "y0-n0"})
+    held = [pod("p0", "x0-n0", 8), pod("p2", "y0-n0", 8)]
+    answer = place(snapshot(nodes, held), request)
+    assert isinstance(answer, Unplaced)
+    assert "replicas 0-3 must share one block but run in 2" in answer.reason
+
+
 class TestRepair:
     """Ranks that stay are the reason for where the others go."""
 
