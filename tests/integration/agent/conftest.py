@@ -38,7 +38,8 @@ class GangHarness:
 
     def __init__(self, folder: Path, replicas: int, *, recipe: str | None = None, **gang) -> None:
         self.folder = folder
-        base = random.randrange(20000, 30000)
+        # Hypothesis seeds the module's generator: its ports would be those of any other run.
+        base = random.SystemRandom().randrange(20000, 30000)
         self.config = GangConfig(
             job="test",
             namespace="default",
