@@ -94,8 +94,9 @@ def running_gang(job: JobView, request: GangRequest, priority: int, now: float) 
     ends = []
     if status.progress is not None and status.progress.eta_seconds is not None:
         ends.append(now + status.progress.eta_seconds)
-    if job.spec.active_deadline_seconds is not None and status.start_time is not None:
-        ends.append(status.start_time.timestamp() + job.spec.active_deadline_seconds)
+    if job.spec.active_deadline_seconds is not None:
+        start = status.start_time.timestamp() if status.start_time is not None else now
+        ends.append(start + job.spec.active_deadline_seconds)
     return Running(
         key=job.key,
         request=placed_request(request, placement),

@@ -62,19 +62,18 @@ def renewed(
     nodes = sorted({*hold.placed.nodes.values()})
     if any(node not in index for node in nodes) or not _same(gang.request, request):
         return None
-    awaits = [running[key] for key in hold.awaits if key in running]
     there = set(nodes)
-    # Some may have been let in because they end in time.
-    awaits += [
-        each
-        for each in running.values()
-        if hold.open_to(each.ends) and not there.isdisjoint(each.request.fixed.values())
-    ]
-    awaits = list({each.key: each for each in awaits}.values())
-    freed = snapshot.release(rank for each in awaits for rank in each.reservations)
+    around = [e for e in running.values() if not there.isdisjoint(e.request.fixed.values())]
+    # Some may have been let in because they end in time; where one of them is late, that is no
+    # reason to let others in as well.
+    expected = [each for each in around if each.key in hold.awaits or hold.open_to(each.ends)]
     at = [index[node] for node in nodes]
     asked = snapshot.nodes.row(request.total) > 0
-    if ((freed.assume(hold.placed).free[at] < 0) & asked).any():
+    for awaits in (expected, around):
+        freed = snapshot.release(rank for each in awaits for rank in each.reservations)
+        if not ((freed.assume(hold.placed).free[at] < 0) & asked).any():
+            break
+    else:
         return None
     for first, role in request.spans:
         mine = [index[n] for i, n in hold.placed.nodes.items() if 0 <= i - first < role.replicas]

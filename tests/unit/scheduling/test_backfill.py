@@ -105,6 +105,17 @@ jobs = st.lists(
 PATIENCE = 20.0
 
 
+def test_one_that_was_let_in_and_is_late_lets_nobody_else_in() -> None:
+    cluster = lab(2)
+    first = [Job(f"s{at}", 0, 1, 1, 1, known=False) for at in range(5)]
+    known = Job("known", 0, 1, 1, 3)
+    large = Job("large", 0, 2, 8, 1, known=False)
+    let_in = Job("let-in", 1, 1, 1, 2, known=False, bounded=True)
+    cluster.run([*first, known, large, let_in, Job("later", 2, 1, 1, 7, known=False)], tick=5)
+    assert cluster.started["let-in"] == 1
+    assert cluster.started["large"] == 3
+
+
 @settings(max_examples=60, deadline=None)
 @given(jobs, st.integers(1, 4), st.booleans())
 def test_no_gang_starves(found: list[dict[str, object]], nodes: int, forget: bool) -> None:
