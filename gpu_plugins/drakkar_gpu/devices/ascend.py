@@ -6,12 +6,11 @@ Layouts: Huawei, "npu-smi Command Reference" (Atlas A2 and A3), ``npu-smi info``
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
 
 from drakkar import catalogue
 from drakkar_gpu.devices import sysfs, text
 from drakkar_gpu.devices.base import Device, Fault, Link, LinkKind, Severity, VendorError
-from drakkar_gpu.devices.reading import Reading, Readings, Run, ratio, samples
+from drakkar_gpu.devices.reading import Reading, ToolReadings, ratio, samples
 from drakkar_gpu.devices.tool import Tool
 
 COMMAND = "npu-smi info"
@@ -148,15 +147,14 @@ def _fabric(device: Device, count: int) -> float | None:
     return round(chip.fabric_gbps / (count - 1), 1)
 
 
-class Ascend(Readings):
+class Ascend(ToolReadings):
     """All NPUs of the node."""
 
     name = "ascend"
     visible = "ASCEND_VISIBLE_DEVICES"
-
-    def __init__(self, run: Run | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run or TOOL
+    tool = Tool(
+        "npu-smi", paths=("/usr/local/sbin/npu-smi", "/usr/local/Ascend/driver/tools/npu-smi")
+    )
 
     @property
     def resource(self) -> str:  # type: ignore[override]
@@ -180,6 +178,3 @@ class Ascend(Readings):
             return parse_topology(self._run("info", "-t", "topo"), devices)
         except VendorError:
             return sysfs.pcie_links(self._sys, devices)
-
-
-TOOL = Tool("npu-smi", paths=("/usr/local/sbin/npu-smi", "/usr/local/Ascend/driver/tools/npu-smi"))

@@ -4,11 +4,10 @@ Layout: the report of ``cnmon info`` (cnmon 4 and 5, Cambricon "CNMon User Guide
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from drakkar_gpu.devices import text
 from drakkar_gpu.devices.base import Device, Fault, VendorError
-from drakkar_gpu.devices.reading import Reading, Readings, Run, ratio, samples
+from drakkar_gpu.devices.reading import Reading, ToolReadings, ratio, samples
 from drakkar_gpu.devices.tool import Tool
 
 COMMAND = "cnmon info"
@@ -80,20 +79,14 @@ def _faults(identity: str, report: Report) -> list[Fault]:
     return found
 
 
-class Cambricon(Readings):
+class Cambricon(ToolReadings):
     """All MLUs of the node."""
 
     name = "cambricon"
     resource = "cambricon.com/mlu"
     visible = "CAMBRICON_VISIBLE_DEVICES"
-
-    def __init__(self, run: Run | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run or TOOL
+    tool = Tool("cnmon", paths=("/usr/bin/cnmon", "/usr/local/neuware/bin/cnmon"))
 
     def read(self) -> Sequence[Reading]:
         """One call of cnmon."""
         return parse_info(self._run("info"))
-
-
-TOOL = Tool("cnmon", paths=("/usr/bin/cnmon", "/usr/local/neuware/bin/cnmon"))

@@ -59,13 +59,13 @@ DEVICE_IDS = {
 """PCI device ids (pci.ids) of accelerators whose class says nothing, of vendors whose network cards
 and disks have the same vendor id."""
 TOOLS: Mapping[str, Tool] = {
-    "ascend": ascend.TOOL,
-    "cambricon": cambricon.TOOL,
-    "enflame": enflame.TOOL,
-    "moorethreads": moorethreads.TOOL,
-    "hygon": hygon.TOOL,
-    "gaudi": gaudi.TOOL,
-    "neuron": neuron.TOOL,
+    "ascend": ascend.Ascend.tool,
+    "cambricon": cambricon.Cambricon.tool,
+    "enflame": enflame.Enflame.tool,
+    "moorethreads": moorethreads.MooreThreads.tool,
+    "hygon": hygon.Hygon.tool,
+    "gaudi": gaudi.Gaudi.tool,
+    "neuron": neuron.Neuron.tool,
 }
 
 

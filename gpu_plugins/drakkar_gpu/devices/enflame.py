@@ -4,11 +4,10 @@ Layout: the report of ``efsmi -q`` (TopsRider drivers 1.2 to 1.7).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from drakkar_gpu.devices import text
 from drakkar_gpu.devices.base import Device, Fault, Severity, VendorError
-from drakkar_gpu.devices.reading import Reading, Readings, Run, ratio, samples
+from drakkar_gpu.devices.reading import Reading, ToolReadings, ratio, samples
 from drakkar_gpu.devices.tool import Tool
 
 COMMAND = "efsmi -q"
@@ -86,20 +85,14 @@ def _faults(identity: str, report: Report, what: str) -> list[Fault]:
     return found
 
 
-class Enflame(Readings):
+class Enflame(ToolReadings):
     """All GCUs of the node."""
 
     name = "enflame"
     resource = "enflame.com/gcu"
     visible = "ENFLAME_VISIBLE_DEVICES"
-
-    def __init__(self, run: Run | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run or TOOL
+    tool = Tool("efsmi", paths=("/usr/bin/efsmi", "/usr/local/efsmi/efsmi"))
 
     def read(self) -> Sequence[Reading]:
         """One call of efsmi."""
         return parse_query(self._run("-q"))
-
-
-TOOL = Tool("efsmi", paths=("/usr/bin/efsmi", "/usr/local/efsmi/efsmi"))

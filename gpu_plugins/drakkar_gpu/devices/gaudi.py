@@ -6,12 +6,11 @@ Layout: CSV of ``hl-smi -Q`` (Intel Gaudi documentation, "System Management Inte
 import csv
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 from drakkar import catalogue
 from drakkar_gpu.devices import text
 from drakkar_gpu.devices.base import Device, Fault, Link, LinkKind, Severity, VendorError
-from drakkar_gpu.devices.reading import Reading, Readings, Run, ecc, ratio, samples
+from drakkar_gpu.devices.reading import Reading, ToolReadings, ecc, ratio, samples
 from drakkar_gpu.devices.tool import Tool
 
 COMMAND = "hl-smi -Q"
@@ -90,16 +89,13 @@ def _device(row: Sequence[str]) -> Reading:
     )
 
 
-class Gaudi(Readings):
+class Gaudi(ToolReadings):
     """All Gaudis of the node."""
 
     name = "gaudi"
     resource = "habana.ai/gaudi"
     visible = "HABANA_VISIBLE_DEVICES"
-
-    def __init__(self, run: Run | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run or TOOL
+    tool = Tool("hl-smi", paths=("/usr/bin/hl-smi",))
 
     def read(self) -> Sequence[Reading]:
         """One call of hl-smi."""
@@ -115,6 +111,3 @@ class Gaudi(Readings):
                 gbps = round(chip.fabric_gbps / (MESH - 1), 1)
                 found.append(Link(a.id, b.id, LinkKind.FABRIC, gbps))
         return found or super().links()
-
-
-TOOL = Tool("hl-smi", paths=("/usr/bin/hl-smi",))

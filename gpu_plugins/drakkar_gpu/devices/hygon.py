@@ -5,12 +5,11 @@ Layout: JSON of ``hy-smi ... --json`` (DTK 24 and 25), whose tool and driver des
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from drakkar_gpu.devices import kfd, sysfs, text
 from drakkar_gpu.devices.amd import kfd_links
 from drakkar_gpu.devices.base import Device, Link, VendorError
-from drakkar_gpu.devices.reading import Reading, Readings, Run, ratio, samples
+from drakkar_gpu.devices.reading import Reading, ToolReadings, ratio, samples
 from drakkar_gpu.devices.tool import Tool
 
 VENDOR_ID = 0x1D94
@@ -105,16 +104,13 @@ def _bytes(values: Mapping[str, str], key: str, what: str) -> int | None:
     return None if size is None else int(size)
 
 
-class Hygon(Readings):
+class Hygon(ToolReadings):
     """All DCUs of the node."""
 
     name = "hygon"
     resource = "hygon.com/dcu"
     visible = "DCU_VISIBLE_DEVICES"
-
-    def __init__(self, run: Run | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run or TOOL
+    tool = Tool("hy-smi", paths=("/opt/hyhal/bin/hy-smi", "/usr/local/hyhal/bin/hy-smi"))
 
     def read(self) -> Sequence[Reading]:
         """One call of hy-smi; the device files are those that the kernel names."""
@@ -136,6 +132,3 @@ class Hygon(Readings):
             return super().links()
         gpus = {d.id: found[d.pci_address] for d in devices if d.pci_address in found}
         return kfd_links(self._sys, devices, gpus) if gpus else super().links()
-
-
-TOOL = Tool("hy-smi", paths=("/opt/hyhal/bin/hy-smi", "/usr/local/hyhal/bin/hy-smi"))

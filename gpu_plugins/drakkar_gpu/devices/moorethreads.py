@@ -5,11 +5,10 @@ Layout: the overview that mthreads-gmi 1.6 and 2.0 print (Moore Threads, "mthrea
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from drakkar_gpu.devices import text
 from drakkar_gpu.devices.base import Device, VendorError
-from drakkar_gpu.devices.reading import Reading, Readings, Run, ratio, samples
+from drakkar_gpu.devices.reading import Reading, ToolReadings, ratio, samples
 from drakkar_gpu.devices.tool import Tool
 
 COMMAND = "mthreads-gmi"
@@ -76,20 +75,14 @@ def _gpu(first: Sequence[str], second: Sequence[str]) -> Reading:
     )
 
 
-class MooreThreads(Readings):
+class MooreThreads(ToolReadings):
     """All GPUs of the node."""
 
     name = "moorethreads"
     resource = "mthreads.com/gpu"
     visible = "MTHREADS_VISIBLE_DEVICES"
-
-    def __init__(self, run: Run | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run or TOOL
+    tool = Tool("mthreads-gmi", paths=("/usr/bin/mthreads-gmi",))
 
     def read(self) -> Sequence[Reading]:
         """One call of mthreads-gmi."""
         return parse_overview(self._run())
-
-
-TOOL = Tool("mthreads-gmi", paths=("/usr/bin/mthreads-gmi",))

@@ -9,7 +9,7 @@ from typing import Any
 
 from drakkar_gpu.devices import text
 from drakkar_gpu.devices.base import Device, Fault, Link, LinkKind, Severity, VendorError
-from drakkar_gpu.devices.reading import Reading, Readings, Run, ecc, samples
+from drakkar_gpu.devices.reading import Reading, Run, ToolReadings, ecc, samples
 from drakkar_gpu.devices.tool import Tool, read
 
 COMMAND = "neuron-ls --json-output"
@@ -63,16 +63,16 @@ def _entry(entry: object) -> tuple[Device, tuple[int, ...]]:
     return device, tuple(text.count(peer, f"{what}: connected_to") for peer in peers)
 
 
-class Neuron(Readings):
+class Neuron(ToolReadings):
     """All Neuron devices of the node."""
 
     name = "neuron"
     resource = "aws.amazon.com/neuron"
     visible = "AWS_NEURON_VISIBLE_DEVICES"
+    tool = Tool("neuron-ls", paths=("/opt/aws/neuron/bin/neuron-ls",))
 
     def __init__(self, run: Run | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run or TOOL
+        super().__init__(run, **options)
         self._peers: dict[int, tuple[int, ...]] = {}
 
     def read(self) -> Sequence[Reading]:
@@ -106,6 +106,3 @@ class Neuron(Readings):
             if index != peer and peer in ids and index in ids
         }
         return [Link(ids[a], ids[b], LinkKind.FABRIC) for a, b in sorted(pairs)]
-
-
-TOOL = Tool("neuron-ls", paths=("/opt/aws/neuron/bin/neuron-ls",))

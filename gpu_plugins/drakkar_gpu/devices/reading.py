@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from drakkar_gpu.devices import sysfs
 from drakkar_gpu.devices.base import Device, Fault, Link, Sample, VendorError
+from drakkar_gpu.devices.tool import Tool
 
 T = TypeVar("T")
 Run = Callable[..., str]
@@ -99,6 +100,17 @@ class Readings:
     def environment(self, devices: Sequence[Device]) -> Mapping[str, str]:
         """See ``base.Vendor``."""
         return {self.visible: ",".join(str(device.index) for device in devices)}
+
+
+class ToolReadings(Readings):
+    """A vendor that is read by running its tool."""
+
+    tool: Tool
+
+    def __init__(self, run: Run | None = None, **options: Any) -> None:
+        """``run`` stands in for the tool. ``options``: see ``Readings``."""
+        super().__init__(**options)
+        self._run = run or self.tool
 
 
 def samples(device: str, values: Mapping[str, float | None]) -> tuple[Sample, ...]:
