@@ -20,6 +20,10 @@ from drakkar_operator.cluster.rest import ApiError, Object, Rest
 
 log = structlog.get_logger(__name__)
 
+TICK = 0.001
+"""Seconds. asyncio rings a timer up to its clock's resolution early, so a wait for the rest of a
+term must not be shorter than that: it would return at once, with the term not over, for ever."""
+
 
 class NotLeaderError(Exception):
     """This process must not write: it does not hold the Lease (any more)."""
@@ -96,7 +100,7 @@ class Leader:
             while True:
                 await self._round()
                 left = self._valid_until - self._clock() if self._leading.is_set() else float("inf")
-                await asyncio.sleep(max(0.0, min(backoff.next() * 4 / 3, left)))
+                await asyncio.sleep(max(TICK, min(backoff.next() * 4 / 3, left)))
                 if self._leading.is_set() and self._clock() >= self._valid_until:
                     self._step_down("it could not be renewed in time")
         finally:

@@ -1,9 +1,13 @@
 """Leader election: one leader at a time, no writes after the right to write is over."""
 
 import asyncio
+import random
+from functools import partial
 
 import pytest
 
+from drakkar_operator.cluster import leader
+from drakkar_operator.cluster.backoff import Backoff
 from drakkar_operator.cluster.leader import Leader, LeaseTimes, NotLeaderError
 from drakkar_operator.cluster.rest import ApiError
 from support.fake_kube import FakeKube, Fault, MemoryRest, lost_connection
@@ -108,6 +112,22 @@ async def test_a_cut_off_leader_stops_writing_before_its_rival_starts():
     await a.lost()
     await stop(first)
     await stop(second)
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_a_term_ends_wherever_it_falls_between_two_ticks_of_the_clock(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(leader, "Backoff", partial(Backoff, rng=random.Random(seed)))
+    kube = FakeKube()
+    a = candidate(kube, "a")
+    task = asyncio.create_task(a.run())
+    await a.acquired()
+    await asyncio.sleep(7)
+    kube.faults.append(Fault("PUT", "leases", lost_connection(), times=100))
+    await a.lost()
+    assert not task.done()
+    await stop(task)
 
 
 async def test_a_renewal_that_hangs_does_not_extend_the_term():
