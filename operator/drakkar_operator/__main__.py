@@ -9,8 +9,8 @@ import sys
 import structlog
 import uvloop
 
+from drakkar.kube.connection import load_connection
 from drakkar_operator.app import Operator
-from drakkar_operator.cluster.connection import load_connection
 from drakkar_operator.settings import Settings, parse
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from drakkar.kube.connection import Connection
+from drakkar.kube.rest import ApiError, Rest
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.claims import Claims
-from drakkar_operator.cluster.connection import Connection
 from drakkar_operator.cluster.executor import Executor, Limits
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.kopf_watch import KopfWatch
@@ -19,7 +20,6 @@ from drakkar_operator.cluster.leader import Leader, LeaseTimes, NotLeaderError
 from drakkar_operator.cluster.queue_status import QueueStatus
 from drakkar_operator.cluster.recorder import Recorder
 from drakkar_operator.cluster.reports import Reports
-from drakkar_operator.cluster.rest import ApiError, Rest
 from drakkar_operator.cluster.topology_status import TopologyStatus
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.controller import Controller

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from drakkar.kube.rest import ApiError
 from drakkar.v1alpha1.trainingjob import Placement
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.claims import Claim, Claims
@@ -19,7 +20,6 @@ from drakkar_operator.cluster.executor import Executor, OutdatedError, RefusedEr
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.leader import NotLeaderError
 from drakkar_operator.cluster.reports import Reports
-from drakkar_operator.cluster.rest import ApiError
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import JobView, NodeView, PodView

@@ -6,7 +6,7 @@ from typing import Any
 import kopf
 
 from drakkar.constants import GROUP, VERSION
-from drakkar_operator.cluster.rest import Object
+from drakkar.kube.rest import Object
 
 
 def register(

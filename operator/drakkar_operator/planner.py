@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from drakkar.kube.rest import Object
 from drakkar.planning import JobPlan, PlanAnswer, PlannedEviction
 from drakkar.v1alpha1.trainingjob import TrainingJobStatus
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.jobs import Jobs, project_job
-from drakkar_operator.cluster.rest import Object
 from drakkar_operator.controller import Controller
 from drakkar_operator.model import JobView
 from drakkar_operator.outlook import forecasts

@@ -14,11 +14,11 @@ import structlog
 from aiohttp import web
 from pydantic import ValidationError
 
+from drakkar.kube.rest import ApiError
 from drakkar.planning import REFUSAL, PlanRequest
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.jobs import explain
 from drakkar_operator.cluster.leader import Leader
-from drakkar_operator.cluster.rest import ApiError
 from drakkar_operator.planner import NotAJobError, Planner
 from drakkar_operator.scheduler import Cycle, Scheduler
 from drakkar_operator.scheduling.replay import dump

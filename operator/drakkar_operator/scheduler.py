@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from drakkar.kube.rest import ApiError
 from drakkar.v1alpha1.trainingjob import Placement
 from drakkar_operator.cluster.caches import Caches, QueueEntry, TopologyEntry
 from drakkar_operator.cluster.executor import Executor, OutdatedError
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.leader import NotLeaderError
-from drakkar_operator.cluster.rest import ApiError
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.holdings import Holdings
 from drakkar_operator.metrics import Metrics

@@ -134,8 +134,8 @@ def usage() -> tuple[float, float]:
 
 async def informer(server: str, count: int, events: int) -> Object:
     """List, then follow changes, with all of the operator's caches."""
+    from drakkar.kube.connection import Connection
     from drakkar_operator.app import Operator
-    from drakkar_operator.cluster.connection import Connection
     from drakkar_operator.settings import Settings
 
     operator = Operator(Settings(), Connection(server))

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import yaml
 
 from drakkar.constants import API_VERSION
+from drakkar.kube.rest import ApiError, Object, Rest
 from drakkar.local import Cluster
 from drakkar.local.fake import ANNOTATION, RUNS_FOR
 from drakkar_operator.cluster import paths
-from drakkar_operator.cluster.rest import ApiError, Object, Rest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "gang-bench"

@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from drakkar_operator.cluster.connection import Connection
-from drakkar_operator.cluster.rest import ApiError, PatchType, Rest
+from drakkar.kube.connection import Connection
+from drakkar.kube.rest import ApiError, PatchType, Rest
 from drakkar_operator.render.resources import pod_requests
 
 Object = dict[str, Any]

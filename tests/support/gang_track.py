@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from drakkar.kube.connection import load_connection
+from drakkar.kube.rest import ApiError, Object, Rest
 from drakkar.local import Cluster
 from drakkar.local.fake import fake_node, node_name
 from drakkar.local.topology import BLOCK_LABEL, RACK_LABEL
 from drakkar_operator.cluster import paths
-from drakkar_operator.cluster.connection import load_connection
-from drakkar_operator.cluster.rest import ApiError, Object, Rest
 from support.contenders import LABEL_GANG, NAMESPACE, Contender, Gang, cpu_seconds, gather, until
 
 PODS = paths.pods(NAMESPACE)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from drakkar.kube.rest import ApiError, Object
 from drakkar_operator.app import Core
-from drakkar_operator.cluster.rest import ApiError, Object
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.settings import Settings
 from support.fake_kube import JOBS, FakeKube, Kubelet, MemoryRest, node

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from drakkar.constants import DEFAULT_LEVELS
+from drakkar.kube.informer import Informer
+from drakkar.kube.rest import Object, Rest
 from drakkar_operator.cluster import paths, project
-from drakkar_operator.cluster.informer import Informer
 from drakkar_operator.cluster.project import Priority
-from drakkar_operator.cluster.rest import Object, Rest
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import NodeView, PodView, QueueView
 

@@ -5,9 +5,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from drakkar.kube.rest import ApiError, Rest
 from drakkar_operator.cluster import paths
 from drakkar_operator.cluster.limits import retrying
-from drakkar_operator.cluster.rest import ApiError, Rest
 
 FRESH_SECONDS = 3.0
 _KEPT = 4096

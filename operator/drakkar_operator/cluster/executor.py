@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import structlog
 
 from drakkar.constants import API_VERSION, FIELD_MANAGER, LABEL_JOB_UID, LABEL_REPLICA
+from drakkar.kube.rest import ApiError, Object, Rest
+from drakkar.kube.store import Store, object_key
 from drakkar.v1alpha1.trainingjob import TrainingJobStatus
 from drakkar_operator.cluster import paths
 from drakkar_operator.cluster.limits import TokenBucket, retrying
 from drakkar_operator.cluster.merge import merge_patch
 from drakkar_operator.cluster.project import epoch
 from drakkar_operator.cluster.recorder import Recorder, Reference
-from drakkar_operator.cluster.rest import ApiError, Object, Rest
-from drakkar_operator.cluster.store import Store, object_key
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import JobView, PodView
 from drakkar_operator.reconcile.actions import (

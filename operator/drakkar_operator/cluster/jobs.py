@@ -5,12 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from drakkar.kube.informer import list_into
+from drakkar.kube.rest import Object, Rest
+from drakkar.kube.store import Store, object_key
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
 from drakkar_operator.cluster import paths
-from drakkar_operator.cluster.informer import list_into
 from drakkar_operator.cluster.project import epoch
-from drakkar_operator.cluster.rest import Object, Rest
-from drakkar_operator.cluster.store import Store, object_key
 from drakkar_operator.model import JobView
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 import kopf
 import structlog
 
+from drakkar.kube.backoff import Backoff
+from drakkar.kube.connection import Connection
+from drakkar.kube.rest import Object
 from drakkar_operator import handlers
-from drakkar_operator.cluster.backoff import Backoff
-from drakkar_operator.cluster.connection import Connection
-from drakkar_operator.cluster.rest import Object
 
 STOP_SECONDS = 10.0
 LOGIN_SECONDS = 30.0

@@ -15,8 +15,8 @@ from typing import Any
 
 import structlog
 
-from drakkar_operator.cluster.backoff import Backoff
-from drakkar_operator.cluster.rest import ApiError, Object, Rest
+from drakkar.kube.backoff import Backoff
+from drakkar.kube.rest import ApiError, Object, Rest
 
 log = structlog.get_logger(__name__)
 

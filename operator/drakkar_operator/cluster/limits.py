@@ -5,8 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from drakkar_operator.cluster.backoff import Backoff
-from drakkar_operator.cluster.rest import ApiError
+from drakkar.kube.backoff import Backoff
+from drakkar.kube.rest import ApiError
 
 R = TypeVar("R")
 

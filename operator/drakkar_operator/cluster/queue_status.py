@@ -10,12 +10,12 @@ import structlog
 
 from drakkar import quantity
 from drakkar.constants import FIELD_MANAGER
+from drakkar.kube.rest import ApiError, Rest
 from drakkar.v1alpha1.meta import Condition
 from drakkar_operator.cluster import paths, project
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.merge import merge_patch
-from drakkar_operator.cluster.rest import ApiError, Rest
 from drakkar_operator.model import Amounts
 from drakkar_operator.reconcile.conditions import with_condition
 from drakkar_operator.scheduling.usage import QueueUse, Use

@@ -17,8 +17,8 @@ from typing import Any
 import structlog
 
 from drakkar.constants import FIELD_MANAGER
+from drakkar.kube.rest import ApiError, Rest
 from drakkar_operator.cluster.limits import TokenBucket, retrying
-from drakkar_operator.cluster.rest import ApiError, Rest
 from drakkar_operator.metrics import Metrics
 
 BUFFER = 2000

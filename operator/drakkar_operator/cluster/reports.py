@@ -14,8 +14,8 @@ import structlog
 from pydantic import ValidationError
 
 from drakkar.constants import AGENT_PORT
+from drakkar.kube.backoff import Backoff
 from drakkar.protocol import REPORT_LIMIT_BYTES, Report
-from drakkar_operator.cluster.backoff import Backoff
 from drakkar_operator.metrics import Metrics
 
 WAIT_SECONDS = 5.0

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import structlog
 
 from drakkar.constants import FIELD_MANAGER
+from drakkar.kube.rest import ApiError, Rest
 from drakkar_operator.cluster import paths
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.merge import merge_patch
-from drakkar_operator.cluster.rest import ApiError, Rest
 from drakkar_operator.scheduling.domains import domains
 
 PERIOD_SECONDS = 5.0

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from drakkar_operator.cluster.backoff import Backoff
+from drakkar.kube.backoff import Backoff
 
 K = TypeVar("K")
 SLACK = 1e-4

@@ -18,11 +18,11 @@ import aiohttp
 import pytest
 import yaml
 
+from drakkar.kube.connection import load_connection
+from drakkar.kube.rest import ApiError, Object, Rest
 from drakkar.local import Cluster, state
 from drakkar.local.paths import ClusterPaths
 from drakkar_operator.cluster import paths
-from drakkar_operator.cluster.connection import load_connection
-from drakkar_operator.cluster.rest import ApiError, Object, Rest
 from support.fake_kube import node, running, training_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]

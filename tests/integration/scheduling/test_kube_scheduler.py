@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 import pytest
 
 from drakkar.constants import DEFAULT_LEVELS
+from drakkar.kube.connection import load_connection
+from drakkar.kube.rest import ApiError, Object, Rest
 from drakkar.local import Cluster
 from drakkar_operator.cluster import paths, project
-from drakkar_operator.cluster.connection import load_connection
-from drakkar_operator.cluster.rest import ApiError, Object, Rest
 from drakkar_operator.render.resources import pod_requests
 from drakkar_operator.scheduling.decision import Placed
 from drakkar_operator.scheduling.placement import place

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
+from drakkar.kube.backoff import Backoff
+from drakkar.kube.rest import ApiError
 from drakkar_operator.cluster import leader
-from drakkar_operator.cluster.backoff import Backoff
 from drakkar_operator.cluster.leader import Leader, LeaseTimes, NotLeaderError
-from drakkar_operator.cluster.rest import ApiError
 from support.fake_kube import FakeKube, Fault, MemoryRest, lost_connection
 
 pytestmark = pytest.mark.looptime(start=0)

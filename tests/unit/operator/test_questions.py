@@ -250,8 +250,8 @@ def _pod(name: str) -> dict[str, Any]:
 
 async def test_the_ports_of_a_process() -> None:
     """They are three: metrics and probes, plans, snapshots."""
+    from drakkar.kube.connection import Connection
     from drakkar_operator.app import Operator
-    from drakkar_operator.cluster.connection import Connection
     from drakkar_operator.settings import Settings
 
     operator = Operator(Settings(host="127.0.0.1", port=0), Connection("http://127.0.0.1:9"))

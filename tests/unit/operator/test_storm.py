@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from drakkar_operator.cluster.rest import ApiError
+from drakkar.kube.rest import ApiError
 from support.fake_kube import JOBS, Fault, lost_connection, node, training_job
 from support.operator_world import Process, World, now
 

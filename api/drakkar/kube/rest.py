@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import aiohttp
 import orjson
 
-from drakkar_operator.cluster.connection import Connection
+from drakkar.kube.connection import Connection
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -59,6 +59,7 @@ class Rest:
         timeout: float = 30.0,
         connections: int = 64,
         observe: Callable[[str, int, float], None] | None = None,
+        agent: str = "drakkar-operator",
     ) -> None:
         self._connection = connection
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=10.0)
@@ -71,7 +72,7 @@ class Rest:
                 keepalive_timeout=60.0,
             ),
             # Large lists would be gzipped: on the same network that only costs both sides CPU.
-            headers={"Accept-Encoding": "identity", "User-Agent": "drakkar-operator"},
+            headers={"Accept-Encoding": "identity", "User-Agent": agent},
             auto_decompress=True,
         )
 

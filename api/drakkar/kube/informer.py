@@ -5,18 +5,28 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from drakkar_operator.cluster.backoff import Backoff
-from drakkar_operator.cluster.rest import ApiError, Object, Rest, StreamError
-from drakkar_operator.cluster.store import Store, T, object_key
-from drakkar_operator.metrics import Metrics
+from drakkar.kube.backoff import Backoff
+from drakkar.kube.rest import ApiError, Object, Rest, StreamError
+from drakkar.kube.store import Store, T, object_key
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter
 
 PAGE = 500
 FAILURES_BEFORE_RELIST = 5
 _GONE = 410
 log = structlog.get_logger(__name__)
+
+
+class Metrics(Protocol):
+    """What informers count, each by the label resource."""
+
+    relists: "Counter"
+    watches: "Counter"
 
 
 async def list_into(

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drakkar_operator.cluster.store import Store
+from drakkar.kube.store import Store
 
 Object = dict[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from drakkar_operator.cluster.rest import Object
+from drakkar.kube.rest import Object
 
 T = TypeVar("T")
 Listener = Callable[[T | None, T | None], None]

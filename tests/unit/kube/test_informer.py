@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from drakkar_operator.cluster.backoff import Backoff
-from drakkar_operator.cluster.informer import Informer
-from drakkar_operator.cluster.rest import ApiError, Object, Rest
+from drakkar.kube.backoff import Backoff
+from drakkar.kube.informer import Informer
+from drakkar.kube.rest import ApiError, Object, Rest
 from drakkar_operator.metrics import Metrics
 from support.fake_kube import FakeKube, Fault, MemoryRest, lost_connection
 
