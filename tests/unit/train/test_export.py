@@ -6,7 +6,7 @@ from safetensors import safe_open
 from drakkar.v1alpha1.recipes import ModelConfig
 from drakkar_workers.data import tokenizer as tokenizers
 from drakkar_workers.train.checkpoint.export import export
-from drakkar_workers.train.model import Decoder, Shape
+from drakkar_workers.train.models.decoder import Decoder, Shape
 
 
 def test_a_decoder_comes_back_from_its_files(tmp_path):

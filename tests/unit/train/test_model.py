@@ -6,7 +6,7 @@ import torch
 
 from drakkar.v1alpha1.recipes import ModelConfig
 from drakkar_workers.train.flops import flops_per_token, parameter_count, peak_flops
-from drakkar_workers.train.model import Decoder, Shape, rotary, rotate
+from drakkar_workers.train.models.decoder import Decoder, Shape, rotary, rotate
 
 torch.set_num_threads(1)
 

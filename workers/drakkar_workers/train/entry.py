@@ -16,16 +16,15 @@ import torch.distributed as dist
 
 from drakkar.exitcodes import ExitCode
 from drakkar_workers import channel
-from drakkar_workers.data import tokenizer as tokenizers
-from drakkar_workers.data.corpus import Corpus, default_cache, open_corpus
 from drakkar_workers.errors import ConfigError, TrainingError
 from drakkar_workers.train import control, flops, settings
 from drakkar_workers.train import world as worlds
 from drakkar_workers.train.checkpoint import layout, memory, restore
 from drakkar_workers.train.checkpoint.memory import Memory
 from drakkar_workers.train.checkpoint.saver import Saver
+from drakkar_workers.train.recipes.registry import open_task
+from drakkar_workers.train.recipes.task import Task
 from drakkar_workers.train.report import Reporter
-from drakkar_workers.train.sample import sample
 from drakkar_workers.train.settings import Settings
 from drakkar_workers.train.trainer import Trainer
 from drakkar_workers.train.world import World
@@ -76,11 +75,11 @@ def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
     torch.set_num_threads(worlds.thread_count(environ, rank.local_world_size))
     if given.checkpoint_dir is not None:
         check_writable(given.checkpoint_dir, rank.rank)
-    corpus = open_corpus(recipe.data, recipe.sequence_length, default_cache(environ))
+    task = open_task(recipe, environ)
     world = worlds.meet(rank, given.timeout_seconds)
     with control.listening() as requests:
-        _check_same_data(corpus, world)
-        trainer = _set_up(given, corpus, world, reporter)
+        _check_same_data(task, world)
+        trainer = _set_up(given, task, world, reporter)
         _restore(given, trainer, world, reporter)
         trainer.warm_up()
         complete = trainer.run(requests)
@@ -88,8 +87,9 @@ def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
         reporter.say(f"asked to leave at step {trainer.step}; state is saved")
         worlds.part(world)
         return ExitCode.CHECKPOINTED
-    if world.is_first and recipe.sample_tokens:
-        reporter.sample(_sample(given, corpus, trainer))
+    text = task.sample(trainer.model, trainer.precision()) if world.is_first else None
+    if text is not None:
+        reporter.sample(text)
     reporter.phase("done")
     worlds.part(world)
     return ExitCode.COMPLETE
@@ -130,7 +130,7 @@ def lost_peer(error: BaseException) -> bool:
     )
 
 
-def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -> Trainer:
+def _set_up(given: Settings, task: Task, world: World, reporter: Reporter) -> Trainer:
     saver, started = None, time.time()
     if given.checkpoint_dir is not None:
         folder = given.checkpoint_dir
@@ -150,7 +150,7 @@ def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -
     started = world.from_first(started)
     trainer = Trainer(
         given,
-        corpus,
+        task,
         world,
         reporter,
         saver=saver,
@@ -159,18 +159,15 @@ def _set_up(given: Settings, corpus: Corpus, world: World, reporter: Reporter) -
         started=started,
     )
     if world.is_first:
-        count = flops.parameter_count(trainer.shape)
+        count = flops.parameter_count(task.shape)
         precision = "bf16 autocast" if trainer.bf16 else "fp32"
         reporter.say(
             f"model: {count / 1e6:.2f}M parameters, {precision}, {world.size} rank(s) on "
             f"{world.device.type}, {torch.get_num_threads()} thread(s) each"
         )
-        reporter.say(
-            f"data: {given.recipe.data.source}, {len(corpus.train):,} tokens of "
-            f"{corpus.vocab_size}, {len(corpus.held_out):,} held out, "
-            f"unigram loss {corpus.unigram_loss:.3f} nats/token"
-        )
-        reporter.record(step=trainer.step, unigram_loss=corpus.unigram_loss)
+        reporter.say(task.about())
+        if task.baseline is not None:
+            reporter.record(step=trainer.step, unigram_loss=task.baseline)
     return trainer
 
 
@@ -247,26 +244,14 @@ def first_start(folder: Path, now: float) -> float:
     return now
 
 
-def _check_same_data(corpus: Corpus, world: World) -> None:
-    digests = world.gather(corpus.digest)
+def _check_same_data(task: Task, world: World) -> None:
+    digests = world.gather(task.digest)
     others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if others:
         raise ConfigError(
             f"data.source: rank {others[0]} has other tokens than rank 0: "
             "their nodes hold different versions of the text"
         )
-
-
-def _sample(given: Settings, corpus: Corpus, trainer: Trainer) -> str:
-    return sample(
-        trainer.model,
-        tokenizers.load(corpus.tokenizer_path),
-        prompt=given.recipe.sample_prompt,
-        tokens=given.recipe.sample_tokens,
-        seed=given.recipe.seed,
-        window=given.recipe.sequence_length,
-        precision=trainer.precision(),
-    )
 
 
 def _fail(rank: int, reason: str, message: str, code: ExitCode) -> ExitCode:

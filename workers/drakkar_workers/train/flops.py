@@ -1,7 +1,7 @@
 """Model FLOP/s utilisation: what the model needs over what the device could do."""
 
 from drakkar import catalogue
-from drakkar_workers.train.model import Shape
+from drakkar_workers.train.models.decoder import Shape
 
 
 def parameter_count(shape: Shape) -> int:

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import nn
 
-from drakkar.v1alpha1.recipes import PretrainConfig
+from drakkar.v1alpha1.recipes import TrainingConfig
 
 
-def build(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
+def build(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW over all parameters; matrices decay, gains of norms don't."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -20,7 +20,7 @@ def build(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(step: int, config: PretrainConfig) -> float:
+def learning_rate(step: int, config: TrainingConfig) -> float:
     """Of step ``step``, counted from 0: linear warm-up, then half a cosine down to the minimum."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps

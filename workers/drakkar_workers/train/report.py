@@ -89,13 +89,14 @@ class Reporter:
             channel.send_resume(step=step, source=source)
         self.say(text)
 
-    def evaluation(self, *, step: int, loss: float, unigram: float) -> None:
+    def evaluation(self, *, step: int, loss: float, baseline: float | None) -> None:
         """The held-out loss after a step, beside that of a model that only counts tokens."""
         if self.rank:
             return
         channel.send_eval(step=step, eval_loss=loss)
         self.record(step=step, eval_loss=loss)
-        self.say(f"step {step}/{self._total}  held-out loss {loss:.3f} (unigram {unigram:.3f})")
+        beside = f" (unigram {baseline:.3f})" if baseline is not None else ""
+        self.say(f"step {step}/{self._total}  held-out loss {loss:.3f}{beside}")
 
     def checkpoint(self, *, step: int, path: str, seconds: float) -> None:
         """A checkpoint is published at ``path`` below the volume."""

@@ -2,15 +2,14 @@
 
 import torch
 from tokenizers import Tokenizer
-
-from drakkar_workers.train.model import Decoder
+from torch import nn
 
 TEMPERATURE = 0.8
 
 
 @torch.inference_mode()
 def sample(
-    model: Decoder,
+    model: nn.Module,
     tokenizer: Tokenizer,
     *,
     prompt: str,

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from drakkar.protocol import GANG_ENV, GangConfig
-from drakkar.v1alpha1.recipes import PretrainConfig, parse_recipe
+from drakkar.v1alpha1.recipes import TrainingConfig, parse_recipe
 from drakkar_workers.channel import EPOCH_ENV
 from drakkar_workers.errors import ConfigError
 
@@ -29,7 +29,7 @@ class Rank:
 class Settings:
     """All that a rank is told. Paths are absolute or relative to the working folder."""
 
-    recipe: PretrainConfig
+    recipe: TrainingConfig
     rank: Rank
     checkpoint_dir: Path | None
     checkpoint_root: Path | None

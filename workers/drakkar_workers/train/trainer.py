@@ -11,16 +11,13 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from drakkar_workers.data.corpus import Corpus
-from drakkar_workers.data.sampler import slice_of_rank, windows_of_step
 from drakkar_workers.errors import ConfigError, TrainingError
 from drakkar_workers.memory.marks import Marks, NoMarks
-from drakkar_workers.train import batches, flops, optimizer
+from drakkar_workers.train import flops, optimizer
 from drakkar_workers.train.checkpoint import layout
-from drakkar_workers.train.checkpoint.export import export
 from drakkar_workers.train.checkpoint.layout import Manifest
 from drakkar_workers.train.checkpoint.memory import DamagedError, Memory
 from drakkar_workers.train.checkpoint.restore import Found, load_tensors
@@ -33,7 +30,7 @@ from drakkar_workers.train.checkpoint.state import (
     tensors_of,
 )
 from drakkar_workers.train.control import Requests
-from drakkar_workers.train.model import Decoder, Shape
+from drakkar_workers.train.recipes.task import Share, Task
 from drakkar_workers.train.report import Reporter
 from drakkar_workers.train.settings import Settings
 from drakkar_workers.train.world import World, computes_bf16
@@ -55,7 +52,7 @@ class Trainer:
     def __init__(
         self,
         settings: Settings,
-        corpus: Corpus,
+        task: Task,
         world: World,
         reporter: Reporter,
         *,
@@ -66,7 +63,7 @@ class Trainer:
     ) -> None:
         self._settings = settings
         self._recipe = settings.recipe
-        self._corpus = corpus
+        self._task = task
         self._world = world
         self._reporter = reporter
         self._saver = saver
@@ -81,12 +78,8 @@ class Trainer:
         """Step of the newest save that was begun and has not failed."""
 
         seed_all(self._recipe.seed)
-        self.shape = Shape.of(
-            self._recipe.model,
-            vocab_size=corpus.vocab_size,
-            max_length=self._recipe.sequence_length,
-        )
-        self.model = Decoder(self.shape).to(world.device)
+        self._share = Share(world.rank, world.size, world.device)
+        self.model = task.build().to(world.device)
         self._optimizer = optimizer.build(self.model, self._recipe)
         prepare_optimizer(self._optimizer, 0)
         seed_all(self._recipe.seed + world.rank)
@@ -99,8 +92,7 @@ class Trainer:
                 gradient_as_bucket_view=True,
             )
         self.bf16 = self._agree_on_bf16()
-        self.tokens_per_step = self._recipe.batch_size * self._recipe.sequence_length
-        self._flops_per_token = flops.flops_per_token(self.shape, self._recipe.sequence_length)
+        self._flops_per_token = flops.flops_per_token(task.shape, self._recipe.sequence_length)
         name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
         peak = flops.peak_flops(name, bf16=self.bf16)
         self._peak = peak * world.size if peak else None
@@ -150,7 +142,7 @@ class Trainer:
             self._memory.settle(self.step, None)
 
     def _check(self, manifest: Manifest, where: str, *, own_job: bool) -> None:
-        expected = dataclasses.asdict(self.shape)
+        expected = self._task.manifest_model()
         differing = [k for k in expected if manifest.model.get(k) != expected[k]]
         if differing:
             key = differing[0]
@@ -159,7 +151,7 @@ class Trainer:
                 f"{manifest.model.get(key)} there and {expected[key]} here; "
                 "use another checkpoint folder or the same model"
             )
-        if own_job and manifest.data_sha256 != self._corpus.digest:
+        if own_job and manifest.data_sha256 != self._task.digest:
             self._reporter.warn(f"checkpoint {where} was trained on other data")
 
     def _resume(self, manifest: Manifest, own: bytes | None, *, own_job: bool) -> None:
@@ -235,59 +227,43 @@ class Trainer:
         """Held-out loss in nats per token, over all ranks; counts as productive time."""
         begin = time.monotonic()
         self._marks.enter("evaluate")
-        recipe = self._recipe
-        starts = batches.held_out_starts(
-            len(self._corpus.held_out),
-            recipe.sequence_length,
-            recipe.eval_batches * recipe.batch_size,
-        )[self._world.rank :: self._world.size]
-        size = recipe.batch_size // (self._world.size * recipe.gradient_accumulation)
-        total = 0.0
+        total = weight = 0.0
         self.model.eval()
         with torch.inference_mode(), self.precision():
-            for at in range(0, len(starts), size):
-                ids, targets = self._windows(self._corpus.held_out, starts[at : at + size])
-                total += self.model(ids, targets).item()
+            for batch, part in self._task.held_out(self._share, self._recipe.gradient_accumulation):
+                total += self._task.loss(self.model, batch).item()
+                weight += part
                 self._reporter.pulse()
         self.model.train()
-        total, tokens = self._world.sum((total, float(len(starts) * recipe.sequence_length)))
-        loss = total / tokens
+        total, weight = self._world.sum((total, weight))
+        loss = total / weight
         self.productive_seconds += time.monotonic() - begin
-        self._reporter.evaluation(step=self.step, loss=loss, unigram=self._corpus.unigram_loss)
+        self._reporter.evaluation(step=self.step, loss=loss, baseline=self._task.baseline)
         return loss
 
     def _train_step(self, requests: Requests) -> Agreed:
         recipe, world = self._recipe, self._world
         self._marks.enter("data")
-        starts = windows_of_step(
-            step=self.step,
-            batch=recipe.batch_size,
-            tokens=len(self._corpus.train),
-            sequence=recipe.sequence_length,
-            seed=recipe.seed,
-        )
         micros = recipe.gradient_accumulation
-        # Every window is full, so all ranks know the number of targets in the whole step: the
-        # gradient is that of their mean, however they are spread over ranks and micro-batches.
-        # DDP takes the mean over ranks, hence the factor.
-        scale = world.size / self.tokens_per_step
+        # All ranks know the weight of the whole step: the gradient is that of its mean, however the
+        # step is spread over ranks and micro-batches. DDP takes the mean over ranks, hence the
+        # factor.
+        weight = self._task.weight(self.step)
+        scale = world.size / weight
         loss_sum = torch.zeros((), device=world.device)
         for micro in range(micros):
-            mine = slice_of_rank(
-                starts, rank=world.rank, world=world.size, micro=micro, micros=micros
-            )
-            ids, targets = self._windows(self._corpus.train, mine)
+            batch = self._task.batch(self.step, self._share, micro, micros)
             with self._synchronise(micro == micros - 1):
                 self._marks.enter("forward")
                 with self.precision():
-                    loss = self._parallel(ids, targets)
+                    loss = self._task.loss(self._parallel, batch)
                 self._marks.enter("backward")
-                (loss * scale).backward()
+                (loss * scale).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.detach()
         self._marks.enter("all-reduce")
         total, save, leave = world.sum((loss_sum.item(), *requests.take()))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        mean = total / self.tokens_per_step
+        mean = total / weight
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise TrainingError(
                 "NonFiniteLoss",
@@ -300,9 +276,6 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=world.size == 1)
         return Agreed(loss=mean, save=save > 0, leave=leave > 0)
 
-    def _windows(self, tokens: batches.Tokens, starts: batches.Starts) -> tuple[Tensor, Tensor]:
-        return batches.gather(tokens, starts, self._recipe.sequence_length, self._world.device)
-
     def _synchronise(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients travel with the last micro-batch only."""
         if last or not isinstance(self._parallel, DistributedDataParallel):
@@ -310,7 +283,7 @@ class Trainer:
         return self._parallel.no_sync()
 
     def _tell(self, loss: float, seconds: float) -> None:
-        rate = self.tokens_per_step / seconds
+        rate = self._task.tokens_per_step / seconds
         self._reporter.step(
             step=self.step,
             loss=loss,
@@ -331,7 +304,7 @@ class Trainer:
             tensors_of(self.model, self._optimizer),
             manifest=self._manifest(),
             own=RandomState.capture(self._world.device).dump(),
-            export=self._export if final else None,
+            export=self._task.export if final else None,
         )
         self._note(before)
 
@@ -356,8 +329,8 @@ class Trainer:
             productive_seconds=self.productive_seconds,
             recipe=recipe,
             recipe_sha256=layout.recipe_digest(recipe),
-            model=dataclasses.asdict(self.shape),
-            data_sha256=self._corpus.digest,
+            model=self._task.manifest_model(),
+            data_sha256=self._task.digest,
             files={},
         )
 
@@ -397,15 +370,6 @@ class Trainer:
                 f"checkpoint of step {outcome.step} failed: {outcome.error}; "
                 "training goes on, the next one is tried in due course",
             )
-
-    def _export(self, folder: Path, tensors: dict[str, Tensor]) -> None:
-        export(
-            folder,
-            tensors,
-            shape=self.shape,
-            tokenizer=self._corpus.tokenizer_path,
-            vocab_size=self._corpus.vocab_size,
-        )
 
     def _agree_on_bf16(self) -> bool:
         """Whether to compute in bf16: all ranks or none, else their sums would differ in kind."""

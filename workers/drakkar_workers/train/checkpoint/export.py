@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from drakkar_workers.train.checkpoint.layout import sync, write_synced
-from drakkar_workers.train.model import Shape
+from drakkar_workers.train.models.decoder import Shape
 
 WEIGHTS = "model.safetensors"
 

@@ -6,7 +6,8 @@ width, V vocabulary.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch.nn import functional as F  # noqa: N812 (the name all of torch's user
 from drakkar.v1alpha1.recipes import ModelConfig
 
 INIT_STD = 0.02
+IGNORE = -100
+"""A target that counts nothing, as transformers marks it."""
 VOCAB_MULTIPLE = 64
 """The embedding is padded to a multiple of this: matrix units dislike odd widths."""
 
@@ -38,6 +41,10 @@ class Shape:
     def head_width(self) -> int:
         """Width of one attention head."""
         return self.hidden // self.heads
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, as JSON holds them."""
+        return asdict(self)
 
     @classmethod
     def of(cls, config: ModelConfig, *, vocab_size: int, max_length: int) -> "Shape":
@@ -154,7 +161,10 @@ class Decoder(nn.Module):
         if targets_BT is None:
             return logits_BTV
         return F.cross_entropy(
-            logits_BTV.float().flatten(0, 1), targets_BT.flatten(), reduction="sum"
+            logits_BTV.float().flatten(0, 1),
+            targets_BT.flatten(),
+            reduction="sum",
+            ignore_index=IGNORE,
         )
 
 

@@ -1,0 +1,16 @@
+"""``pretrain``: next-token training from random weights."""
+
+from pydantic import Field
+
+from drakkar.v1alpha1.recipes.data import DataConfig
+from drakkar.v1alpha1.recipes.model import ModelConfig
+from drakkar.v1alpha1.recipes.training import TrainingConfig
+
+
+class PretrainConfig(TrainingConfig):
+    """Next-token training of a decoder on text."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    sample_prompt: str = Field(default="And ", max_length=1024)
+    sample_tokens: int = Field(default=160, ge=0, le=4096)

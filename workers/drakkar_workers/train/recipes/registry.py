@@ -1,0 +1,24 @@
+"""From a recipe's settings to its task."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from drakkar.v1alpha1.recipes import PretrainConfig, TrainingConfig
+from drakkar_workers.data.corpus import default_cache, open_corpus
+from drakkar_workers.train.recipes.pretrain import Pretrain
+from drakkar_workers.train.recipes.task import Task
+
+Environ = Mapping[str, str]
+
+
+def open_task(config: TrainingConfig, environ: Environ) -> Task:
+    """Read what a recipe needs from disk. Raises ConfigError."""
+    return _OPEN[type(config)](config, environ)
+
+
+def _pretrain(config: PretrainConfig, environ: Environ) -> Task:
+    corpus = open_corpus(config.data, config.sequence_length, default_cache(environ))
+    return Pretrain(config, corpus)
+
+
+_OPEN: dict[type[TrainingConfig], Callable[[Any, Environ], Task]] = {PretrainConfig: _pretrain}
