@@ -53,7 +53,11 @@ FAULTS: Final[tuple[ErrorClass, ...]] = ("server", "connect", "broken", "timeout
 
 
 class Endpoint(Model):
-    """One replica that speaks OpenAI's API."""
+    """One replica that speaks OpenAI's API.
+
+    It is in the table for as long as its pod exists. What still runs at one that has left is broken
+    off and, if no byte has come, tried elsewhere: its node may never say that it is gone.
+    """
 
     name: str = Field(min_length=1, max_length=253, description="Of its (leader) pod.")
     url: str = Field(
@@ -166,11 +170,15 @@ class Histogram(Model):
 
 
 class RevisionStats(Model):
-    """What became of the requests that a revision got. All but ``in_flight`` only grow."""
+    """What became of attempts at a revision's replicas. All but ``in_flight`` only grow.
+
+    A request that is tried again elsewhere counts as an attempt each time, so that an error shows
+    though no client sees it. Times begin when the replica is picked.
+    """
 
     name: str = Field(max_length=253)
     in_flight: Count = 0
-    requests: Count = Field(default=0, description="That ended, errors included.")
+    requests: Count = Field(default=0, description="Attempts that ended, errors included.")
     errors: dict[ErrorClass, Count] = Field(default_factory=dict)
     cancelled: Count = Field(default=0, description="The client left.")
     ttft: Histogram = Field(
@@ -230,6 +238,7 @@ class RouterStats(Model):
     )
     revisions: list[RevisionStats] = Field(default_factory=list, max_length=64)
     endpoints: list[EndpointStats] = Field(default_factory=list, max_length=4096)
+    retries: Count = Field(default=0, description="Attempts after a request's first.")
     refused: dict[str, Count] = Field(
         default_factory=dict,
         description="Requests that the router refused itself, by the error's code.",

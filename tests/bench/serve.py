@@ -69,7 +69,7 @@ class Transformers:
         return (out.shape[1] - PROMPT) * batch
 
 
-def offline(runs, threads):
+def offline(runs, threads, batches):
     print(f"{PROMPT} tokens in, {OUTPUT} out, {threads} threads, tokens/s, medians of {runs}")
     contenders = {
         "drakkar bf16": Ours("bfloat16", threads),
@@ -79,7 +79,7 @@ def offline(runs, threads):
         "drakkar int8": Ours("bfloat16", threads, "int8"),
         "drakkar int4": Ours("bfloat16", threads, "int4"),
     }
-    for batch in BATCHES:
+    for batch in batches:
         speeds = {name: [] for name in contenders}
         for _ in range(runs):
             for name, one in contenders.items():
@@ -171,8 +171,12 @@ def main():
     parser.add_argument("what", choices=("offline", "http", "prefix"))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--batch", type=int, action="append", help="offline: only these")
     found = parser.parse_args()
-    {"offline": offline, "http": over_http, "prefix": prefix}[found.what](found.runs, found.threads)
+    if found.what == "offline":
+        offline(found.runs, found.threads, found.batch or BATCHES)
+    else:
+        {"http": over_http, "prefix": prefix}[found.what](found.runs, found.threads)
 
 
 if __name__ == "__main__":
