@@ -18,6 +18,16 @@ def in_pod(uid: str, *, name: str = "", command: str = "") -> list[int]:
     ]
 
 
+def environment(uid: str, variable: str) -> str | None:
+    """An environment variable as the first process of the pod that has it was given it."""
+    for pid in in_pod(uid):
+        for item in _text(Path(f"/proc/{pid}/environ")).split("\0"):
+            name, _, value = item.partition("=")
+            if name == variable:
+                return value
+    return None
+
+
 def _processes() -> Iterator[tuple[int, Path]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
