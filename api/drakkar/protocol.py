@@ -126,6 +126,10 @@ class Recovery(Model):
     steps_lost: int = Field(description="That had to be done again.")
     seconds_lost: float = Field(description="That those steps had taken.")
     source: str | None = Field(default=None, max_length=64, description="memory, storage or start.")
+    whole: bool = Field(
+        default=False,
+        description="Nobody of the gang was left: 'since' is when its successors met instead.",
+    )
 
 
 class Straggler(Model):

@@ -62,6 +62,8 @@ class PodView:
     deleting: bool = False
     deletion_time: float | None = None
     """When its graceful deletion must be over."""
+    grace: float = 30.0
+    """Seconds that its deletion gives it."""
     created: float = 0.0
     ip: str | None = None
     job: str | None = None

@@ -11,6 +11,7 @@ from drakkar.cli import progress
 from drakkar.cli.show import age, duration, line_of, ordinal, table
 from drakkar.constants import LABEL_REPLICA
 from drakkar.v1alpha1 import TrainingJob
+from drakkar.v1alpha1.trainingjob import Restart
 
 Object = dict[str, Any]
 
@@ -63,7 +64,7 @@ def _parts(
         )
         yield table(
             ("age", "what"),
-            [(age(item.time, now), progress.restart_line(item)) for item in status.restarts],
+            [row for item in status.restarts for row in _restart(item, now)],
         )
     if status.checkpoints:
         yield from _section("Checkpoints")
@@ -143,6 +144,13 @@ def _facts(job: TrainingJob, now: datetime) -> Iterator[tuple[str, str]]:
     ):
         if moment:
             yield word, f"{age(moment, now)} ago"
+
+
+def _restart(restart: Restart, now: datetime) -> Iterator[tuple[str, str]]:
+    """What happened, and below it what shows it."""
+    yield age(restart.time, now), progress.restart_line(restart)
+    for line in restart.evidence:
+        yield "", f"  {line}"
 
 
 def _replicas(job: TrainingJob, pods: list[Object]) -> Iterator[tuple[str, ...]]:

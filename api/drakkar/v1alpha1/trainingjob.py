@@ -361,6 +361,12 @@ class Restart(Model):
         description="ProcessCrashed, ProcessHung, PodFailed, PodDeleted, NodeLost, Refused, ...",
     )
     message: str = Field(default="", max_length=1024)
+    evidence: list[Annotated[str, Field(max_length=512)]] = Field(
+        default_factory=list,
+        max_length=8,
+        description="What shows the cause: how a process ended, what the node and the kubelet say, "
+        "where each rank of a gang that hangs was, with its stack.",
+    )
     replica: int | None = None
     node: str | None = Field(default=None, max_length=253)
     seconds_lost: float | None = Field(

@@ -168,6 +168,7 @@ def pod(raw: Object) -> PodView:
         host_ports=host_ports(spec),
         deleting=deletion is not None,
         deletion_time=epoch(deletion) if deletion else None,
+        grace=float(meta.get("deletionGracePeriodSeconds") or 0) if deletion else 30.0,
         created=epoch(meta["creationTimestamp"]) if meta.get("creationTimestamp") else 0.0,
         ip=status.get("podIP") or None,
         job=sys.intern(job) if job else None,

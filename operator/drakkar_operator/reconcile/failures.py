@@ -13,6 +13,8 @@ _EVICTIONS = frozenset(
 )
 _REFUSALS = ("OutOf", "NodePorts", "UnexpectedAdmissionError", "NodeAffinity", "TopologyAffinity")
 MESSAGE_LIMIT = 1024
+LINE_LIMIT = 512
+"""Characters of one piece of evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Loss:
     counted: bool
     final: bool = False
     """Trying again won't help."""
+    evidence: tuple[str, ...] = ()
+    """What shows it, as Kubernetes, the node or the agent tells it."""
 
 
 def failed_pod(pod: PodView) -> Loss:
@@ -32,17 +36,20 @@ def failed_pod(pod: PodView) -> Loss:
     Refusals by the kubelet, evictions and orderly departures are the cluster's doing and are not
     counted against the job; anything else is.
     """
+    seen = _ended(pod)
     if pod.exit_code is None and pod.reason.startswith(_REFUSALS):
-        return Loss("Refused", _sentence(pod, pod.message or pod.reason), counted=False)
+        return Loss("Refused", _sentence(pod, pod.message or pod.reason), False, evidence=seen)
     if pod.exit_code == ExitCode.CHECKPOINTED:
-        return Loss("PodTerminated", _sentence(pod, "asked to leave, state saved"), counted=False)
+        said = "asked to leave, state saved"
+        return Loss("PodTerminated", _sentence(pod, said), False, evidence=seen)
     if pod.reason in _EVICTIONS:
-        return Loss("PodEvicted", _sentence(pod, pod.message or pod.reason), counted=False)
+        return Loss("PodEvicted", _sentence(pod, pod.message or pod.reason), False, evidence=seen)
     reason, message = _told(pod)
     if pod.exit_code == ExitCode.CONFIG:
-        return Loss(reason or "ConfigError", message or "bad configuration", True, final=True)
+        said = message or "bad configuration"
+        return Loss(reason or "ConfigError", said, True, final=True, evidence=seen)
     said = message or _exit(pod)
-    return Loss(reason or "PodFailed", _sentence(pod, said), counted=True)
+    return Loss(reason or "PodFailed", _sentence(pod, said), True, evidence=seen)
 
 
 def on_lost_node(pod: PodView, nodes: Mapping[str, NodeView]) -> Loss | None:
@@ -51,9 +58,12 @@ def on_lost_node(pod: PodView, nodes: Mapping[str, NodeView]) -> Loss | None:
         return None
     node = nodes.get(pod.node)
     if node is None:
-        return Loss("NodeLost", _sentence(pod, "the node is gone"), counted=False)
+        seen = (f"there is no Node {pod.node} in the cluster",)
+        return Loss("NodeLost", _sentence(pod, "the node is gone"), False, evidence=seen)
     if not node.ready:
-        return Loss("NodeLost", _sentence(pod, "the node is not ready"), counted=False)
+        taints = ", ".join(f"{taint.key}:{taint.effect}" for taint in node.taints) or "none"
+        seen = (f"condition Ready of Node {node.name} is not True; taints: {taints}"[:LINE_LIMIT],)
+        return Loss("NodeLost", _sentence(pod, "the node is not ready"), False, evidence=seen)
     return None
 
 
@@ -70,13 +80,18 @@ def on_broken_device(pod: PodView, nodes: Mapping[str, NodeView]) -> Loss | None
         stuck = not pod.running and pod.waiting_reason != ""
         if fault is not None and (fault.severity == "fatal" or stuck):
             said = f"device {device}: {fault.code}: {fault.message}"
-            return Loss("DeviceFault", _sentence(pod, said), counted=False)
+            seen = (
+                f"Node {node.name}: {fault.severity} fault {fault.code} of {device}"[:LINE_LIMIT],
+                f"kubelet: unhealthy in {pod.name}: {', '.join(pod.broken_devices)}"[:LINE_LIMIT],
+            )
+            return Loss("DeviceFault", _sentence(pod, said), False, evidence=seen)
     return None
 
 
 def deleted_pod(pod: PodView) -> Loss:
     """The loss of a pod that somebody else deletes."""
-    return Loss("PodDeleted", _sentence(pod, "the pod was deleted"), counted=False)
+    seen = ("the pod has a deletionTimestamp that the operator did not ask for",)
+    return Loss("PodDeleted", _sentence(pod, "the pod was deleted"), False, evidence=seen)
 
 
 def final_report(pod: PodView) -> Report | None:
@@ -95,6 +110,16 @@ def _told(pod: PodView) -> tuple[str, str]:
         return str(told["reason"])[:64], str(told["message"])
     except (ValueError, KeyError, TypeError):
         return "", text[-MESSAGE_LIMIT // 2 :]
+
+
+def _ended(pod: PodView) -> tuple[str, ...]:
+    """What the kubelet says of a pod's end."""
+    parts = [f"phase {pod.phase}"]
+    if pod.reason:
+        parts.append(f"reason {pod.reason}")
+    if pod.exit_code is not None:
+        parts.append(f"exit code {pod.exit_code}")
+    return (f"{pod.name}: {', '.join(parts)}"[:LINE_LIMIT],)
 
 
 def _exit(pod: PodView) -> str:

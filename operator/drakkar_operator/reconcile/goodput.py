@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from drakkar.protocol import BOOKS, LedgerState, Recovery
 from drakkar.v1alpha1.trainingjob import Goodput, Restart
+from drakkar_operator.render.pods import GRACE_SECONDS
 
 CLOCK_SECONDS = 2.0
 """Successive coordinators may tell the begin of the same books so differently."""
@@ -74,27 +75,37 @@ def with_losses(restarts: Sequence[Restart], recoveries: Sequence[Recovery]) -> 
     """The restarts, each with what it cost once the training goes on.
 
     One recovery may follow several faults: it is the last one's, and the others cost nothing more.
+    Pods that leave in order train on after their loss is on record. A gang that was lost as a whole
+    knows of no step before: it was away since its loss.
     """
     found = list(restarts)
     for recovery in recoveries:
         of_it = [
             index
             for index, restart in enumerate(found)
-            if restart.seconds_lost is None
-            and restart.time.timestamp() >= recovery.since.timestamp() - 1
-            and restart.time <= recovery.time
-            and restart.time.timestamp()
-            <= recovery.since.timestamp() + max(NOTICE_SECONDS, recovery.seconds)
+            if restart.seconds_lost is None and _ended_by(restart, recovery)
         ]
         for index in of_it:
             last = index == of_it[-1]
+            cost = recovery.seconds + recovery.seconds_lost
+            if recovery.whole:
+                cost = (recovery.time - found[index].time).total_seconds()
             found[index] = found[index].model_copy(
                 update={
-                    "seconds_lost": round(recovery.seconds + recovery.seconds_lost, 1)
-                    if last
-                    else 0.0,
+                    "seconds_lost": round(cost, 1) if last else 0.0,
                     "steps_lost": recovery.steps_lost if last else 0,
                     "resumed_from": recovery.source,
                 }
             )
     return found
+
+
+def _ended_by(restart: Restart, recovery: Recovery) -> bool:
+    """Whether this recovery is from what this restart is about."""
+    then, since = restart.time.timestamp(), recovery.since.timestamp()
+    if restart.time > recovery.time:
+        return False
+    if recovery.whole:
+        return then <= since + 1
+    noticed = max(NOTICE_SECONDS, recovery.seconds)
+    return since - GRACE_SECONDS - 1 <= then <= since + noticed

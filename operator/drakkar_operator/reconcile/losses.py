@@ -16,7 +16,7 @@ from drakkar_operator.reconcile.failures import (
 )
 from drakkar_operator.reconcile.observed import REPORT_TRUSTED_SECONDS, Observed
 from drakkar_operator.reconcile.restarts import at, merge
-from drakkar_operator.render.pods import GRACE_SECONDS, pod_name
+from drakkar_operator.render.pods import pod_name
 
 UNBOUND_SECONDS = 60.0
 """How long a pod may wait for kube-scheduler to bind it."""
@@ -39,6 +39,7 @@ def record_losses(draft: Draft, seen: Observed) -> None:
                     scope=seen.scope,
                     reason=loss.reason,
                     message=loss.message,
+                    evidence=list(loss.evidence),
                     replica=pod.replica,
                     node=_place(draft, pod),
                     counted=loss.counted and not follows,
@@ -67,7 +68,7 @@ def _lost_at(pod: PodView, now: float) -> float:
     """The same time at every look, where the pod tells one: records then keep their order."""
     if pod.deletion_time is None:
         return now
-    return min(pod.deletion_time - GRACE_SECONDS, now)
+    return min(pod.deletion_time - pod.grace, now)
 
 
 def record_vanished(draft: Draft, seen: Observed) -> None:
@@ -88,6 +89,9 @@ def record_vanished(draft: Draft, seen: Observed) -> None:
             scope=seen.scope,
             reason="PodDeleted",
             message=f"{name} on {node}: the pod is gone without a trace",
+            evidence=[
+                f"the gang ran since {running.last_transition_time:%H:%M:%S} UTC with this pod"
+            ],
             replica=replica,
             node=node,
             counted=False,

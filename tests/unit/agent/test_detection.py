@@ -1,6 +1,8 @@
 """Hangs, repeated exceptions and where a rank is in its step."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +10,7 @@ from drakkar_workers.agent import causes
 from drakkar_workers.agent.causes import RankExit
 from drakkar_workers.agent.patience import Patience
 from drakkar_workers.agent.repeats import Repeats
+from drakkar_workers.agent.stacks import Stacks, frames
 from drakkar_workers.agent.wire import Exit, RankStatus
 from drakkar_workers.memory import marks
 from drakkar_workers.memory.arena import Arena
@@ -93,6 +96,28 @@ def test_a_hang_names_the_rank_that_did_not_arrive() -> None:
         "no step for 30 s; rank 1 did not arrive: at step 12 in data; the others wait in "
         "all-reduce; stacks are in the pods' logs"
     )
+    assert cause.evidence[0] == "rank 1 on node-1: step 12 in data, process state S"
+    assert len(cause.evidence) == 3
+
+
+def test_the_stack_of_the_main_thread_is_read_from_what_faulthandler_writes() -> None:
+    stacks = Stacks([4])
+    assert frames(stacks.read(4)) == []
+    script = (
+        "import faulthandler, os, signal, sys, threading\n"
+        "def deep(): os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "faulthandler.register(signal.SIGUSR2, file=int(sys.argv[1]), all_threads=True)\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "deep()\n"
+    )
+    descriptor = stacks.descriptors[4]
+    subprocess.run(
+        [sys.executable, "-c", script, str(descriptor)], pass_fds=[descriptor], check=True
+    )
+    assert frames(stacks.read(4)) == ["deep (<string>:2)", "<module> (<string>:5)"]
+    stacks.clear()
+    assert stacks.read(4) == ""
+    stacks.close()
 
 
 def test_without_marks_nobody_is_accused() -> None:

@@ -96,3 +96,20 @@ def test_the_books_add_up_to_the_time_that_passed(events) -> None:
         assert sum(parts) == pytest.approx(state.at - state.since, abs=0.02)
         assert state.at == pytest.approx(clock.wall(now), abs=0.02)
         assert state.since == pytest.approx(clock.wall(50.0), abs=0.02)
+
+
+def test_books_that_begin_with_a_checkpoint_are_those_of_a_lost_gang() -> None:
+    ledger = Ledger(CLOCK, 0.0)
+    ledger.resume("storage")
+    recovery = ledger.step(41, 12.0, step_seconds=2.0)
+    assert recovery is not None
+    assert (recovery.whole, recovery.seconds, recovery.source) == (True, 10.0, "storage")
+    assert seconds(ledger, 12.0) == {"recovery": 10.0, "productive": 2.0}
+    assert ledger.step(42, 14.0, step_seconds=2.0) is None
+
+
+def test_a_start_from_another_jobs_checkpoint_is_a_start() -> None:
+    ledger = Ledger(CLOCK, 0.0)
+    ledger.resume("start")
+    assert ledger.step(41, 12.0, step_seconds=2.0) is None
+    assert seconds(ledger, 12.0) == {"start": 10.0, "productive": 2.0}

@@ -159,6 +159,7 @@ def test_describe_shows_ranks_restarts_and_events(api: Any, drakkar: Any) -> Non
         "scope": "process",
         "reason": "ProcessCrashed",
         "replica": 1,
+        "evidence": ["rank 4: signal 9"],
     }
     placement = {"level": "rack", "domain": "r1", "nodes": ["node-0", "node-1", "node-9"]}
     api.on(
@@ -191,6 +192,7 @@ def test_describe_shows_ranks_restarts_and_events(api: Any, drakkar: Any) -> Non
     assert ["1", "4-7", "node-1", "gpt-1", "ImagePullBackOff"] in rows
     assert ["2", "8-11", "node-9", "no", "pod"] in rows
     assert "process of replica 1: ProcessCrashed" in text
+    assert ["rank", "4:", "signal", "9"] in rows
     assert "FailedMount (x3)" in text
     assert "stranger" not in text
 

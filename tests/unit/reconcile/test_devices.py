@@ -31,6 +31,10 @@ def test_the_cause_names_node_device_and_error() -> None:
     assert restart.reason == "DeviceFault"
     assert restart.message == "gpt-1 on b: device GPU-7: xid-79: GPU has fallen off the bus"
     assert (restart.replica, restart.node, restart.counted) == (1, "b", False)
+    assert restart.evidence == [
+        "Node b: fatal fault xid-79 of GPU-7",
+        "kubelet: unhealthy in gpt-1: GPU-7",
+    ]
     assert deleted(made) == {"gpt-1": False}, "gracefully: the others' state is saved"
 
 

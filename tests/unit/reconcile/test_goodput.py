@@ -81,3 +81,16 @@ def test_restarts_show_what_they_cost() -> None:
     assert [r.steps_lost for r in found] == [None, 0, 3, None]
     assert found[2].resumed_from == "memory"
     assert with_losses(found, recoveries) == found
+
+
+def test_a_gang_lost_as_a_whole_was_away_since_its_loss() -> None:
+    lost = Restart(id="a", time=at(10), scope="pod", reason="PodDeleted")
+    again = Recovery(since=at(40), time=at(50), seconds=9, steps_lost=0, seconds_lost=0, whole=True)
+    (found,) = with_losses([lost], [again])
+    assert found.seconds_lost == 40
+
+
+def test_a_pod_that_leaves_in_order_trains_on_after_its_loss_is_on_record() -> None:
+    left = Restart(id="a", time=at(10), scope="pod", reason="PodDeleted")
+    again = Recovery(since=at(13), time=at(20), seconds=7, steps_lost=0, seconds_lost=0)
+    assert with_losses([left], [again])[0].seconds_lost == 7

@@ -33,6 +33,7 @@ from drakkar_workers.agent.processes import Processes
 from drakkar_workers.agent.resources import cpu_limit, omp_threads
 from drakkar_workers.agent.server import Server
 from drakkar_workers.agent.settings import Settings
+from drakkar_workers.agent.stacks import Stacks
 from drakkar_workers.agent.vault import Vault
 from drakkar_workers.agent.wire import Command, Fetch, Heartbeat
 from drakkar_workers.channel import EvalMessage, Message, StepMessage
@@ -85,12 +86,14 @@ class Agent:
         first = settings.pod.replica_index * gang.processes_per_replica
         ranks = range(first, first + gang.processes_per_replica)
         self._vault = Vault(ranks)
+        self._stacks = Stacks(ranks)
         self._processes = Processes(
             settings.command,
             self._environ,
             self._changed,
             self._inbox.drain,
             self._vault.descriptors,
+            self._stacks,
         )
         self._courier: Courier | None = None
         self._backup: Backup | None = None
@@ -157,6 +160,7 @@ class Agent:
             if self._courier is not None:
                 await self._courier.close()
             self._vault.close()
+            self._stacks.close()
             if self._client is not None:
                 await self._client.close()
             self._inbox.close()
@@ -198,6 +202,8 @@ class Agent:
     def _count_ends(self) -> None:
         alive = self._processes.alive
         if self._was_alive and not alive:
+            if stacks := self._processes.stacks():
+                log.info("%s", stacks)
             for trainer in self._processes.trainers.values():
                 assert trainer.exit is not None
                 self._ends[_outcome(trainer.exit.code, trainer.exit.stopped)] += 1
@@ -361,7 +367,7 @@ class Agent:
             master or LOOPBACK,
             self._inbox.name,
             self._environ,
-            self._vault.environment,
+            lambda rank: {**self._vault.environment(rank), **self._stacks.environment(rank)},
         )
         self._sent, self._dumped_at = None, None
         self._steps.clear()

@@ -4,8 +4,10 @@ import re
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from drakkar.exitcodes import ExitCode
+from drakkar.v1alpha1.trainingjob import Restart
 from drakkar_workers.agent.wire import Exit, RankStatus
 
 _FOLLOW_UP = re.compile(
@@ -30,6 +32,8 @@ SUPERSEDED = "Superseded"
 PEER_LOST = "PeerLost"
 """What a trainer tells whose connection to another rank broke."""
 POD = "PodLost"
+EVIDENCE_LINES, EVIDENCE_LIMIT = 6, 512
+"""As many as a restart's record takes, of so many characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Cause:
     replica: int | None
     node: str | None
     counted: bool = True
+    evidence: tuple[str, ...] = ()
+    """What shows it, most telling first."""
 
 
 def failed(end: Exit) -> bool:
@@ -93,7 +99,33 @@ def crash(end: RankExit) -> Cause:
     message = f"rank {end.rank} on node {end.node} {how}{said}"
     # A rank that lost a peer of which no end is known accuses nobody: the network, perhaps.
     counted = end.exit.reason != PEER_LOST
-    return Cause(reason, message[:1024], end.replica, end.node, counted)
+    return Cause(reason, message[:1024], end.replica, end.node, counted, (_end_line(end),))
+
+
+def restart(cause: Cause, id_: str, time: datetime) -> Restart:
+    """The record of a restart in place."""
+    return Restart(
+        id=id_,
+        time=time,
+        scope="process",
+        reason=cause.reason,
+        message=cause.message,
+        evidence=list(cause.evidence),
+        replica=cause.replica,
+        node=cause.node,
+        counted=cause.counted,
+    )
+
+
+def _end_line(end: RankExit) -> str:
+    """How a process ended, as the kernel and the process itself tell it."""
+    it = end.exit
+    parts = [f"signal {it.signal}" if it.signal is not None else f"exit code {it.code}"]
+    if it.out_of_memory:
+        parts.append("the container's count of OOM kills has grown")
+    if it.reason:
+        parts.append(f"its last error {it.reason}: {it.message or ''}"[:200])
+    return f"rank {end.rank}: {', '.join(parts)}"
 
 
 def pod(message: str) -> Cause:
@@ -145,7 +177,23 @@ def hang(ranks: Sequence[tuple[int, str, RankStatus]], silence: float) -> Cause:
         f"no step for {silence:.0f} s; {what}; stacks are in the pods' logs"[:1024],
         replica if one else None,
         node if one else None,
+        evidence=_rank_lines(suspects, ranks),
     )
+
+
+def _rank_lines(
+    suspects: Sequence[tuple[int, str, RankStatus]], ranks: Sequence[tuple[int, str, RankStatus]]
+) -> tuple[str, ...]:
+    """Where ranks are, the suspects first."""
+    others = [item for item in ranks if item not in suspects]
+    lines = [_rank_line(node, status) for _, node, status in [*suspects, *others]]
+    return tuple(lines[:EVIDENCE_LINES])
+
+
+def _rank_line(node: str, status: RankStatus) -> str:
+    where = f" in {status.stage}" if status.stage else ""
+    state = f", process state {status.process_state}" if status.process_state else ""
+    return f"rank {status.rank} on {node}: step {status.step or 0}{where}{state}"
 
 
 def _stages(ranks: Sequence[tuple[int, str, RankStatus]]) -> str:

@@ -1,6 +1,7 @@
 """Reasons for a gang's epoch to end, each read from the replicas' seats. Times are monotonic seconds."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from drakkar.exitcodes import ExitCode
 from drakkar_workers.agent import causes
@@ -60,6 +61,22 @@ def hung(seats: Sequence[Seat], epoch: int, silence: float) -> Cause:
         if status.exit is None
     ]
     return causes.hang(ranks, silence)
+
+
+def with_stacks(cause: Cause, seats: Sequence[Seat]) -> Cause:
+    """The cause, its evidence with the stacks that ranks have written before they were stopped."""
+    stacks = {
+        f"rank {status.rank} on ": " < ".join(status.stack)
+        for seat in seats
+        if seat.beat is not None
+        for status in seat.beat.ranks
+        if status.stack
+    }
+    lines = []
+    for line in cause.evidence:
+        found = next((stack for start, stack in stacks.items() if line.startswith(start)), None)
+        lines.append(f"{line}; {found}"[: causes.EVIDENCE_LIMIT] if found else line)
+    return replace(cause, evidence=tuple(lines))
 
 
 def _saved(exits: Collection[RankExit]) -> list[int]:

@@ -30,6 +30,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from drakkar_workers.agent.stacks import STACKS_ENV
 from drakkar_workers.agent.syscalls import die_with_parent, set_name
 from drakkar_workers.agent.warm import run_script, script_arguments
 
@@ -37,7 +38,7 @@ PRELOAD_MODULE = "drakkar_workers.train.preload"
 TRAINER_MODULE = "drakkar_workers.train"
 PACKET_LIMIT_BYTES = 128 * 1024
 DUMP_SIGNAL = signal.SIGUSR2
-"""Makes a forked trainer write the stacks of its threads to stderr."""
+"""Makes a forked trainer write the stacks of its threads where its agent reads them."""
 
 
 class ForkServer:
@@ -141,7 +142,7 @@ class ForkServer:
                 # Python ignores it, other programs rely on it.
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 _exec(list(argv))
-            faulthandler.register(DUMP_SIGNAL, all_threads=True)
+            faulthandler.register(DUMP_SIGNAL, file=_stacks_file(env), all_threads=True)
             code = run_script(script) if script is not None else _train()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -154,6 +155,11 @@ class ForkServer:
                 with contextlib.suppress(Exception):
                     stream.flush()
             os._exit(code)
+
+
+def _stacks_file(env: Mapping[str, str]) -> int:
+    """Descriptor of the file that the agent keeps for this rank's stacks."""
+    return int(env.get(STACKS_ENV, sys.stderr.fileno()))
 
 
 def _tell(env: Mapping[str, str], error: BaseException) -> None:

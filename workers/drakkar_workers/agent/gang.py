@@ -377,7 +377,8 @@ class Gang:
             text = f"{again[:900]}{self._highest_step}): the code fails in the same way each time"
             reason = first.exit.reason or "ProcessCrashed"
             return self._fail(reason, text, first.replica, retryable=False, now=now)
-        return self._restart_or_fail(causes.crash(first) if first else self._cause, now)
+        cause = causes.crash(first) if first else endings.with_stacks(self._cause, self._seats)
+        return self._restart_or_fail(cause, now)
 
     def _is_the_codes(self, end: RankExit) -> bool:
         """Whether no restart will mend this failure, on whatever node."""
@@ -427,16 +428,7 @@ class Gang:
         delay = min(delay, self._timing.backoff_limit)
         self._futile += 1
         self._not_before = now + delay
-        restart = Restart(
-            id=f"{self._pod_uid}-{self.epoch}",
-            time=self._clock.date(now),
-            scope="process",
-            reason=cause.reason,
-            message=cause.message,
-            replica=cause.replica,
-            node=cause.node,
-            counted=cause.counted,
-        )
+        restart = causes.restart(cause, f"{self._pod_uid}-{self.epoch}", self._clock.date(now))
         self.restarts = [*self.restarts, restart][-RESTARTS_KEPT:]
         self.restart_counts[cause.reason] += 1
         after = f" in {delay:g} s" if delay else ""

@@ -3,7 +3,8 @@
 Time runs in the book that is open. A step that is done divides the time since the last one: what it
 took is productive, what its checkpoint held it up is ``checkpoint``, the rest stays in the open book.
 When the training goes on from an earlier step, the time of the steps to be done again is moved from
-``productive`` to ``lost``.
+``productive`` to ``lost``. Books that begin with a checkpoint are those of a gang that was lost as a
+whole, or stopped: until its first step it recovers.
 """
 
 from collections import deque
@@ -21,6 +22,8 @@ class _Outage:
     since: float
     """When the last step before it was done."""
     reached: int
+    whole: bool = False
+    """Of a gang of which nobody is left: the books began after it."""
 
 
 class Ledger:
@@ -80,6 +83,8 @@ class Ledger:
         held_up = min(elapsed - useful, max(0.0, stall or 0.0))
         recovery = None
         if self._fresh:
+            if not self._reached and self._source in ("memory", "storage"):
+                self._return_from_before()
             recovery = self._back_at(step - 1, now, useful)
             self._fresh = False
         self._seconds["productive"] += useful
@@ -135,6 +140,13 @@ class Ledger:
             self._seconds[self._open] += elapsed
             self._at = now
 
+    def _return_from_before(self) -> None:
+        self._seconds["recovery"] += self._seconds["start"]
+        self._seconds["start"] = 0.0
+        if self._open == "start":
+            self._open = "recovery"
+        self._outage = _Outage(self._since, 0, whole=True)
+
     def _back_at(self, step: int, now: float, useful: float) -> Recovery | None:
         lost = 0.0
         while self._steps and self._steps[-1][0] > step:
@@ -152,4 +164,5 @@ class Ledger:
             steps_lost=max(0, outage.reached - step),
             seconds_lost=round(lost, 3),
             source=self._source,
+            whole=outage.whole,
         )

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from drakkar.exitcodes import ExitCode
 from drakkar_workers.agent.forkserver import DUMP_SIGNAL, PACKET_LIMIT_BYTES
 from drakkar_workers.agent.resources import out_of_memory_kills
+from drakkar_workers.agent.stacks import Stacks, frames
 from drakkar_workers.agent.syscalls import adopt_orphans
 from drakkar_workers.agent.warm import script_arguments
 from drakkar_workers.agent.wire import Exit, RankStatus
@@ -62,18 +63,20 @@ class Processes:
         on_change: Callable[[], None],
         before_exit: Callable[[], None],
         descriptors: Mapping[int, int] = MappingProxyType({}),
+        stacks: Stacks | None = None,
     ) -> None:
         """``argv``: a user's command, None for the recipe's trainer, kept warm.
 
         ``on_change`` is called when a process or the fork server has changed, ``before_exit`` before
         a trainer's end is noted: what it has said until then counts. ``descriptors``, the memory
-        files of the ranks, are handed down to all of them.
+        files of the ranks, are handed down to all of them, as are the files for their ``stacks``.
         """
         self._argv = argv
         self._environ = environ
         self._on_change = on_change
         self._before_exit = before_exit
         self._descriptors = dict(descriptors)
+        self._stacks = stacks
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._server_failures = 0
@@ -129,6 +132,8 @@ class Processes:
         self._memory_kills = out_of_memory_kills()
         for descriptor in self._descriptors.values():
             marks.clear(descriptor)
+        if self._stacks is not None:
+            self._stacks.clear()
         for rank, env in environments.items():
             self._ask(op="spawn", rank=rank, env=dict(env), argv=self._argv)
         self._on_change()
@@ -144,10 +149,19 @@ class Processes:
         self._ask(op="signal", signal=number, pids=pids)
 
     def dump_stacks(self) -> None:
-        """Have forked trainers write their stacks to the log; others would not know the signal."""
+        """Have forked trainers write their stacks; others would not know the signal."""
         if self._recipe_or_script():
             pids = [t.pid for t in self.trainers.values() if t.exit is None and t.pid is not None]
             self._ask(op="signal", signal=int(DUMP_SIGNAL), pids=pids)
+
+    def stacks(self) -> str:
+        """What the trainers have written of their stacks, for the log."""
+        if self._stacks is None:
+            return ""
+        written = {rank: self._stacks.read(rank) for rank in sorted(self.trainers)}
+        return "\n".join(
+            f"stacks of rank {rank}:\n{text}" for rank, text in written.items() if text
+        )
 
     def kill_orphans(self) -> None:
         """End what trainers left behind outside their process groups; not ready until it is gone.
@@ -198,12 +212,16 @@ class Processes:
         """All trainers of the epoch, by rank."""
         now = time.monotonic()
         return [
-            _status(self.trainers[rank], now, self._mark(rank)) for rank in sorted(self.trainers)
+            _status(self.trainers[rank], now, self._mark(rank), self._stack(rank))
+            for rank in sorted(self.trainers)
         ]
 
     def _mark(self, rank: int) -> Mark | None:
         descriptor = self._descriptors.get(rank)
         return marks.read(descriptor) if descriptor is not None else None
+
+    def _stack(self, rank: int) -> list[str]:
+        return frames(self._stacks.read(rank)) if self._stacks is not None else []
 
     def _recipe_or_script(self) -> bool:
         return self._argv is None or script_arguments(self._argv, self._environ) is not None
@@ -223,7 +241,11 @@ class Processes:
                 [*command, str(theirs.fileno()), str(os.getpid()), *warm],
                 env=dict(self._environ),
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *self._descriptors.values()],
+                pass_fds=[
+                    theirs.fileno(),
+                    *self._descriptors.values(),
+                    *(self._stacks.descriptors.values() if self._stacks is not None else ()),
+                ],
             )
         mine.setblocking(False)
         self._channel = mine
@@ -353,7 +375,7 @@ class Processes:
         self._on_change()
 
 
-def _status(trainer: Trainer, now: float, mark: Mark | None) -> RankStatus:
+def _status(trainer: Trainer, now: float, mark: Mark | None, stack: list[str]) -> RankStatus:
     end = trainer.exit
     if end is not None:
         end = end.model_copy(update={"age_seconds": max(0.0, now - trainer.exit_time)})
@@ -366,6 +388,7 @@ def _status(trainer: Trainer, now: float, mark: Mark | None) -> RankStatus:
         passed=mark.passed if mark else None,
         stage=mark.stage if mark else None,
         alone_seconds={name: mark.seconds[name] for name in marks.ALONE} if mark else {},
+        stack=stack,
         exit=end,
     )
 

@@ -56,6 +56,11 @@ class RankStatus(Model):
         max_length=8,
         description="So far in stages in which it waits for no other rank.",
     )
+    stack: list[Annotated[str, Field(max_length=160)]] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Innermost frames of its main thread, once they were asked for.",
+    )
     exit: Exit | None = None
 
 

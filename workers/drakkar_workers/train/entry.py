@@ -212,7 +212,8 @@ def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter
         return
     trainer.restore(found, own_job=own_job)
     text = f"resuming at step {trainer.step} from {found.folder}"
-    reporter.resume(trainer.step, "storage", text)
+    # Another job's checkpoint is where this one starts.
+    reporter.resume(trainer.step, "storage" if own_job else "start", text)
 
 
 def _source(folder: Path, world: World, reporter: Reporter) -> restore.Found:
