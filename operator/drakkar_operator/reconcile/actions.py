@@ -9,7 +9,7 @@ from drakkar_operator.scheduling.request import GangRequest
 
 @dataclass(frozen=True, slots=True)
 class EnsureService:
-    """The gang's headless service exists."""
+    """The headless service exists by which a gang's replicas find each other."""
 
 
 @dataclass(frozen=True, slots=True)

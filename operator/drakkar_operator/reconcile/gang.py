@@ -62,7 +62,8 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
         return
     if leaves:
         return
-    draft.actions.append(EnsureService())
+    if draft.replicas > 1:
+        draft.actions.append(EnsureService())
     draft.actions.extend(CreatePod(replica, places[replica]) for replica in missing)
 
 
@@ -79,13 +80,19 @@ def judge_running(draft: Draft, seen: Observed) -> None:
         whole = seen.report.state == "running" if seen.report else draft.is_true(cond.RUNNING)
     if whole:
         if draft.set(cond.RUNNING, "True", Reason.TRAINING, "all replicas train"):
-            again = seen.job.status.start_time is not None
-            draft.event("Normal", "Recovered" if again else "Started", "all replicas train")
+            _tell_of_start(draft, again=seen.job.status.start_time is not None)
         draft.started = True
         return
     started = seen.job.status.start_time is not None
     reason = Reason.RECOVERING if started else Reason.STARTING
     draft.set(cond.RUNNING, "False", reason, _waiting_for(draft, seen))
+
+
+def _tell_of_start(draft: Draft, *, again: bool) -> None:
+    """With the place: a gang that got it at once was not told before."""
+    admitted = cond.find(draft.conditions, cond.ADMITTED)
+    where = f"; {admitted.message}" if admitted is not None else ""
+    draft.event("Normal", "Recovered" if again else "Started", f"all replicas train{where}")
 
 
 def wait(draft: Draft, reason: Reason, message: str, outlook: str = "") -> None:

@@ -80,8 +80,11 @@ def placed(job: JobView, place: Placement, now: float) -> Plan:
     draft.pending_reason = None
     where = f"{place.level} {place.domain}".strip()
     message = f"{draft.replicas} replicas placed in {where}"
+    waited = cond.find(draft.conditions, cond.ADMITTED) is not None
     moved = not draft.set(cond.ADMITTED, "True", Reason.PLACED, message)
-    draft.event("Normal", "Moved" if moved else Reason.PLACED, message)
+    if waited:
+        # Of a gang that is placed at once the event of its start tells it.
+        draft.event("Normal", "Moved" if moved else Reason.PLACED, message)
     if not job.status.start_time:
         # In the words of the next look, which then has no news to write.
         draft.set(cond.RUNNING, "False", Reason.STARTING, gang.pods_run(draft))

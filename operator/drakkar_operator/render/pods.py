@@ -57,7 +57,9 @@ def pod_name(job_name: str, replica: int) -> str:
 
 
 def coordinator_name(job: JobView, settings: WorkerSettings) -> str:
-    """DNS name of replica 0."""
+    """DNS name of replica 0 for its peers; a gang of one has no service that would resolve it."""
+    if job.replicas == 1:
+        return "localhost"
     return f"{pod_name(job.name, 0)}.{job.name}.{job.namespace}.svc.{settings.cluster_domain}"
 
 

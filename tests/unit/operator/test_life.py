@@ -38,8 +38,28 @@ async def test_a_job_is_placed_runs_and_completes(world: World):
     await finish(world, "a")
     await world.until(lambda: world.phase("a") == "Complete")
     await process.terminate()
-    reasons = [e["reason"] for e in world.kube.all("events.events.k8s.io")]
-    assert {"Placed", "Started", "Complete"} <= set(reasons)
+    notes = {e["reason"]: e["note"] for e in world.kube.all("events.events.k8s.io")}
+    assert notes.keys() == {"Started", "Complete"}
+    assert notes["Started"].startswith("all replicas train; 2 replicas placed in ")
+
+
+async def test_a_gang_of_one_needs_few_writes(world: World):
+    process = Process(world.kube)
+    world.kube.requests.clear()
+    world.kube.put(JOBS, training_job("a", replicas=1))
+    await world.until(lambda: world.phase("a") == "Running")
+    await process.terminate()
+    writes = [
+        (verb, path.rpartition("/")[2])
+        for verb, path in world.kube.requests
+        if verb not in ("GET", "WATCH") and "/namespaces/default/" in path
+    ]
+    assert writes == [
+        ("PATCH", "status"),
+        ("POST", "pods"),
+        ("PATCH", "status"),
+        ("POST", "events"),
+    ]
 
 
 async def test_the_placement_is_written_before_the_first_pod(world: World):

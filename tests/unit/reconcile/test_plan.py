@@ -10,7 +10,7 @@ from drakkar.protocol import Failure
 from drakkar.v1alpha1 import TrainingJobStatus
 from drakkar.v1alpha1.trainingjob import CheckpointRecord, Placement, Restart
 from drakkar_operator.model import Taint
-from drakkar_operator.reconcile.actions import DeleteJob, EnsureService, Plan
+from drakkar_operator.reconcile.actions import CreatePod, DeleteJob, EnsureService, Plan
 from drakkar_operator.reconcile.observed import Context, CreationError
 from drakkar_operator.reconcile.restarts import KEPT
 from drakkar_operator.reconcile.trainingjob import placed, plan, unplaced
@@ -58,6 +58,20 @@ def test_the_placement_is_written_before_a_pod_is_created() -> None:
     assert created(follow_up) == [(0, "a"), (1, "b"), (2, "c")]
     assert isinstance(follow_up.actions[0], EnsureService)
     assert follow_up.status.phase == "Starting"
+
+
+def test_a_gang_of_one_needs_no_service() -> None:
+    place = Placement(level="host", domain="a", nodes=["a"])
+    decided = placed(job(replicas=1), place, NOW)
+    follow_up = plan(after(job(replicas=1), decided), [], NODES, None, NOW)
+    assert follow_up.actions == (CreatePod(0, "a"),)
+
+
+def test_the_place_is_told_once() -> None:
+    """By the event of the start or, where the gang was told that it waits, by one of its own."""
+    assert events(placed(job(), PLACEMENT, NOW)) == []
+    waited = unplaced(job(), "no room", NOW)
+    assert events(placed(after(job(), waited), PLACEMENT, NOW)) == ["Placed"]
 
 
 def test_a_half_created_gang_is_finished_where_it_was_planned() -> None:

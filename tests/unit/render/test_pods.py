@@ -128,6 +128,12 @@ def test_plain_pods_run_their_own_command_with_the_rendezvous_set() -> None:
     assert environment(pod)["MASTER_ADDR"] == "gpt-0.gpt.ml.svc.cluster.local"
 
 
+def test_a_gang_of_one_meets_itself_without_a_service() -> None:
+    pod = training_pod(job(replicas=1), 0, "a", SETTINGS)
+    config = GangConfig.model_validate_json(environment(pod)[GANG_ENV])
+    assert config.coordinator == "localhost"
+
+
 def test_the_service_names_pods_before_they_are_ready() -> None:
     service = headless(job())
     assert service["spec"]["clusterIP"] == "None"
