@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	[ -x $(BIN)/uv ] || $(BIN)/pip install --quiet -c constraints.txt uv
 	echo "Installing the Python environment (PyTorch is 3 GB; a few minutes at the first time) ..."
 	# Pods see the environment read-only: what is not compiled now they would compile at each start.
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[operator,workers,serve,gpu,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[operator,workers,serve,server,gpu,dev]'
 	touch $@
 
 data: setup ## Fetch the text that examples train on

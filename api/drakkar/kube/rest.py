@@ -1,9 +1,11 @@
 """The one place that speaks HTTP to the API server: typed errors, JSON, patches, watch streams."""
 
+import copy
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import aiohttp
@@ -76,6 +78,18 @@ class Rest:
             auto_decompress=True,
         )
 
+    def acting_as(self, token: str) -> "Rest":
+        """The same connections with another bearer token. The connection must have no client
+        certificate: the API server would take that for who asks."""
+        assert self._connection.cert_file is None
+        other = copy.copy(self)
+
+        async def authorization() -> str:
+            return f"Bearer {token}"
+
+        other._connection = replace(self._connection, authorization=authorization)
+        return other
+
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
@@ -109,6 +123,29 @@ class Rest:
     async def delete(self, path: str, body: Object | None = None) -> Object:
         """Delete an object; returns it while it terminates, or a Status. Raises ApiError."""
         return await self._call("DELETE", path, body=body)
+
+    async def lines(
+        self, path: str, params: Mapping[str, str], *, silence: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        """Lines of an answer as they come, such as a pod's log; none is longer than 16 MiB.
+
+        ``silence`` is the longest wait in seconds for the next bytes, None for any. Raises ApiError
+        and StreamError.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence)
+        try:
+            async with self._session.get(
+                self._connection.server + path,
+                params=params,
+                headers=await self._headers(),
+                timeout=timeout,
+            ) as response:
+                if response.status >= 300:
+                    raise await _error(response)
+                async for line in _lines(response.content):
+                    yield line
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(self._connection.server, error) from error
 
     async def watch(
         self, path: str, params: Mapping[str, str], *, silence: float

@@ -1,0 +1,1 @@
+"""The API and the web pages: live state from the cluster, history from a database."""

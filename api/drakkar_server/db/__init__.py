@@ -1,0 +1,1 @@
+"""The database: tables, migrations, and how they are reached."""

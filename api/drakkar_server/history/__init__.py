@@ -1,0 +1,1 @@
+"""What the database remembers: written from live objects, read by pages."""

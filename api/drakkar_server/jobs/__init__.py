@@ -1,0 +1,1 @@
+"""TrainingJobs over REST: list, submit, change, logs, streams."""

@@ -1,0 +1,143 @@
+"""Reading TrainingJobs: lists, one job, its pods and its changes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+
+from drakkar.constants import API_VERSION
+from drakkar.kube.rest import ApiError
+from drakkar_server import sse
+from drakkar_server.auth.caller import Asking, Caller
+from drakkar_server.cluster.views import JobView
+from drakkar_server.context import Context, Parts
+from drakkar_server.jobs.find import KEYS, Filter, Order, matching
+from drakkar_server.jobs.schemas import JobSummary
+from drakkar_server.names import Name, Namespace
+from drakkar_server.paging import Cut, Page, cut, page_of
+from drakkar_server.problems import from_api, not_found
+
+router = APIRouter(prefix="/api/v1", tags=["jobs"])
+PLURAL = "trainingjobs"
+
+
+def path_of(namespace: str, name: str = "") -> str:
+    """Where the API server keeps a job, or those of a namespace."""
+    path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
+    return f"{path}/{name}" if name else path
+
+
+def wanted_of(
+    namespace: Annotated[str | None, Query(max_length=63)] = None,
+    phase: Annotated[list[str] | None, Query(max_length=8)] = None,
+    queue: Annotated[str | None, Query(max_length=253)] = None,
+    user: Annotated[str | None, Query(max_length=253)] = None,
+    search: Annotated[str, Query(max_length=100, description="Part of the name.")] = "",
+) -> Filter:
+    """Dependency: the query's filters."""
+    return Filter(namespace, frozenset(phase or ()), queue, user, search)
+
+
+Wanted = Annotated[Filter, Depends(wanted_of)]
+
+
+async def visible(caller: Caller, context: Context, wanted: Filter) -> list[JobView]:
+    """Live jobs that the user may see, and that are asked for."""
+    namespaces = {wanted.namespace} if wanted.namespace else context.live.namespaces
+    scope = await caller.sees(PLURAL, namespaces)
+    return list(matching(context.live.jobs.items.values(), scope, wanted))
+
+
+@router.get("/jobs")
+async def list_jobs(
+    caller: Asking,
+    parts: Parts,
+    wanted: Wanted,
+    page: Annotated[Cut, Depends(cut)],
+    sort: Order = "created",
+    order: Literal["asc", "desc"] = "desc",
+) -> Page[JobSummary]:
+    """Jobs that the cluster holds, running or not, in the namespaces that the user may list."""
+    found = await visible(caller, parts, wanted)
+    items, total = page_of(found, KEYS[sort], page, descending=order == "desc")
+    return Page(
+        items=[JobSummary.of(item) for item in items],
+        total=total,
+        limit=page.limit,
+        offset=page.offset,
+    )
+
+
+@router.get("/jobs/stream")
+async def stream_jobs(caller: Asking, parts: Parts, wanted: Wanted) -> StreamingResponse:
+    """Server-sent events ``job`` (a summary) and ``gone`` at every change, ``end`` when a right is lost.
+
+    A reader that is slow gets fewer events, each with the newest state.
+    """
+    await visible(caller, parts, wanted)
+
+    async def events() -> AsyncIterator[bytes]:
+        async with parts.live.subscribe() as subscription:
+            yield sse.PING
+            while True:
+                changes = await subscription.changes(sse.PING_SECONDS)
+                if not changes:
+                    yield sse.PING
+                for kind, key in changes:
+                    namespace = key.partition("/")[0]
+                    if kind != "job" or not await caller.may("list", PLURAL, namespace):
+                        continue
+                    view = parts.live.jobs.items.get(key)
+                    if view is None:
+                        yield sse.event("gone", {"key": key})
+                    elif wanted.passes(view):
+                        yield sse.event("job", JobSummary.of(view).model_dump(mode="json"))
+                # Changes that come while this rests are sent once.
+                await asyncio.sleep(0.25)
+
+    return sse.stream(parts, caller, events())
+
+
+@router.get("/jobs/{namespace}/{name}")
+async def get_job(caller: Asking, namespace: Namespace, name: Name) -> dict[str, Any]:
+    """The whole object as the API server holds it now."""
+    return await read_job(caller, namespace, name)
+
+
+async def read_job(caller: Caller, namespace: str, name: str) -> dict[str, Any]:
+    """The object, read with the user's own token. Raises ProblemError."""
+    what = f"TrainingJob {namespace}/{name}"
+    try:
+        found = await caller.rest.get(path_of(namespace, name))
+    except ApiError as error:
+        raise (not_found(what) if error.status == 403 else from_api(error, what)) from None
+    found["metadata"].pop("managedFields", None)
+    return found
+
+
+@router.get("/jobs/{namespace}/{name}/stream")
+async def stream_job(
+    caller: Asking, parts: Parts, namespace: Namespace, name: Name
+) -> StreamingResponse:
+    """Server-sent events ``job`` (a summary) now and at every change, ``gone`` when it is deleted."""
+    await caller.must("get", PLURAL, namespace, name)
+    key = f"{namespace}/{name}"
+
+    async def events() -> AsyncIterator[bytes]:
+        async with parts.live.subscribe(key) as subscription:
+            while True:
+                view = parts.live.jobs.items.get(key)
+                if view is None:
+                    yield sse.event("gone", {"key": key})
+                else:
+                    yield sse.event("job", JobSummary.of(view).model_dump(mode="json"))
+                while not await subscription.changes(sse.PING_SECONDS):
+                    if not await caller.may("get", PLURAL, namespace, name):
+                        yield sse.event("end", {"detail": "You may no longer see this job."})
+                        return
+                    yield sse.PING
+                await asyncio.sleep(0.25)
+
+    return sse.stream(parts, caller, events())

@@ -1,0 +1,1 @@
+"""InferenceServices, where the cluster has that kind."""
