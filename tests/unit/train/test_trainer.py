@@ -19,7 +19,7 @@ class Loop(Trainer):
         self._memory = None
         self._marks = NoMarks()
         self._leave_at = leave_at
-        self.step = 0
+        self.step = self.passed_over = self.first_batch = 0
         self.productive_seconds = 0.0
         self._stall = 0.0
         self.deeds: list[str] = []

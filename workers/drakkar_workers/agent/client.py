@@ -24,10 +24,7 @@ class Client:
     def __init__(self, host: str, port: int) -> None:
         bracketed = f"[{host}]" if ":" in host else host
         self._url = f"http://{bracketed}:{port}{HEARTBEAT_PATH}"
-        # A replaced pod has another address under the same name, so nothing of DNS is kept.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(use_dns_cache=False, limit=4), trust_env=False
-        )
+        self._session = _session()
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,6 +54,7 @@ class Client:
             ) as answer:
                 text = await answer.content.read(COMMAND_LIMIT_BYTES)
                 if answer.status != 200:
+                    await self._forget()
                     raise UnreachableError(f"answers {answer.status}: {text[:300]!r}")
                 return Command.model_validate_json(text)
         except TimeoutError:
@@ -64,4 +62,20 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(str(error) or type(error).__name__) from None
         except ValidationError as error:
+            await self._forget()
             raise UnreachableError(f"answers what is no command: {error.errors()[0]}") from None
+
+    async def _forget(self) -> None:
+        """Drop all connections: the address may be another's by now.
+
+        A connection that is kept would be asked again and again, and the name never resolved.
+        """
+        old, self._session = self._session, _session()
+        await old.close()
+
+
+def _session() -> aiohttp.ClientSession:
+    # A replaced pod has another address under the same name, so nothing of DNS is kept.
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(use_dns_cache=False, limit=4), trust_env=False
+    )

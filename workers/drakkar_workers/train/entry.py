@@ -194,6 +194,9 @@ def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter
     found = None
     folder = given.checkpoint_dir
     stored = restore.by_first(world, lambda: layout.published(folder)) if folder else []
+    trainer.first_batch = (
+        restore.by_first(world, lambda: layout.read_position(folder)) if folder else 0
+    )
     if trainer.recall(at_least=max(stored, default=0)):
         reporter.resume(trainer.step, "memory", f"resuming at step {trainer.step} from memory")
         return

@@ -110,6 +110,15 @@ class Reporter:
         self.warn(message)
         channel.send_error(rank=self.rank, reason=reason, message=message)
 
+    def anomaly(self, *, step: int, batch: int, reason: str, message: str, act: str) -> None:
+        """A loss that is not as those before, and what was done about it."""
+        if self.rank:
+            return
+        self.trouble(
+            reason, f"{message}; the batch is {'used' if act == 'tell' else 'passed over'}"
+        )
+        self.record(step=step, batch=batch, anomaly=reason, act=act)
+
     def sample(self, text: str) -> None:
         """Text that the model wrote."""
         channel.send_sample(text=text)

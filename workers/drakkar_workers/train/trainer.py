@@ -6,7 +6,6 @@ windows of step index 4.
 
 import contextlib
 import dataclasses
-import math
 import time
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from drakkar_workers.train.checkpoint.state import (
     tensors_of,
 )
 from drakkar_workers.train.control import Requests
+from drakkar_workers.train.guard import Guard, Verdict
 from drakkar_workers.train.recipes.task import Share, Task
 from drakkar_workers.train.report import Reporter
 from drakkar_workers.train.settings import Settings
@@ -44,6 +44,8 @@ class Agreed:
     """Nats per token, mean over all ranks' targets."""
     save: bool
     leave: bool
+    taken: bool = True
+    """False if the batch was passed over: no step was made."""
 
 
 class Trainer:
@@ -72,6 +74,11 @@ class Trainer:
         self.started = started
         self.productive_seconds = 0.0
         self.step = 0
+        self.passed_over = 0
+        """Batches so far that no step was made of: step index plus these is the next batch."""
+        self.first_batch = 0
+        """Those before it are not used, whatever checkpoint the training goes on from."""
+        self._guard = Guard(settings.recipe.guard)
         self._stall = 0.0
         """Seconds that saves have held the training up since the last step."""
         self._saved_step: int | None = None
@@ -157,6 +164,7 @@ class Trainer:
     def _resume(self, manifest: Manifest, own: bytes | None, *, own_job: bool) -> None:
         prepare_optimizer(self._optimizer, manifest.step)
         self.step = manifest.step
+        self.passed_over = manifest.passed_over if own_job else 0
         if own_job:
             self.started = manifest.started
             self.productive_seconds = manifest.productive_seconds
@@ -190,12 +198,19 @@ class Trainer:
         """
         recipe, every = self._recipe, self._settings.checkpoint_every
         evaluated = -1
+        self.passed_over = max(self.passed_over, self.first_batch - self.step)
         if self._memory is not None and recipe.steps > self.step:
             self._memory.reserve(tensors_of(self.model, self._optimizer))
         self._reporter.phase("training")
         while self.step < recipe.steps:
             begin = time.monotonic()
             agreed = self._train_step(requests)
+            if not agreed.taken:
+                self.passed_over += 1
+                if agreed.leave:
+                    self._save_last()
+                    return False
+                continue
             self.step += 1
             seconds = time.monotonic() - begin
             self.productive_seconds += seconds
@@ -248,11 +263,12 @@ class Trainer:
         # All ranks know the weight of the whole step: the gradient is that of its mean, however the
         # step is spread over ranks and micro-batches. DDP takes the mean over ranks, hence the
         # factor.
-        weight = self._task.weight(self.step)
+        index = self.step + self.passed_over
+        weight = self._task.weight(index)
         scale = world.size / weight
         loss_sum = torch.zeros((), device=world.device)
         for micro in range(micros):
-            batch = self._task.batch(self.step, self._share, micro, micros)
+            batch = self._task.batch(index, self._share, micro, micros)
             with self._synchronise(micro == micros - 1):
                 self._marks.enter("forward")
                 with self.precision():
@@ -264,17 +280,41 @@ class Trainer:
         total, save, leave = world.sum((loss_sum.item(), *requests.take()))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         mean = total / weight
-        if not (math.isfinite(mean) and math.isfinite(norm)):
-            raise TrainingError(
-                "NonFiniteLoss",
-                f"step {self.step + 1}: loss is {mean}, gradient norm {float(norm)}; a lower "
-                "learningRate or clipNorm, a longer warm-up or precision fp32 may help",
-            )
+        verdict = self._guard.judge(mean, float(norm))
+        if verdict is not None and not self._accept(verdict, index):
+            self._optimizer.zero_grad(set_to_none=world.size == 1)
+            return Agreed(loss=mean, save=False, leave=leave > 0, taken=False)
         self._marks.enter("optimizer")
         optimizer.set_learning_rate(self._optimizer, optimizer.learning_rate(self.step, recipe))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=world.size == 1)
         return Agreed(loss=mean, save=save > 0, leave=leave > 0)
+
+    def _accept(self, verdict: Verdict, index: int) -> bool:
+        """Whether a step is made of this batch all the same. Raises TrainingError to end this attempt."""
+        text = f"step {self.step + 1}, batch {index}: {verdict.message}"
+        match verdict.act:
+            case "fail":
+                advice = (
+                    "a lower learningRate or clipNorm, a longer warm-up or precision fp32 may help"
+                )
+                raise TrainingError(verdict.kind, f"{text}; {advice}")
+            case "go back":
+                self._forget_newest(index + 1)
+                raise TrainingError(verdict.kind, f"{text}; going back to the checkpoint before")
+        self._reporter.anomaly(
+            step=self.step, batch=index, reason=verdict.kind, message=text, act=verdict.act
+        )
+        return verdict.act == "tell"
+
+    def _forget_newest(self, batch: int) -> None:
+        """Have the next attempt begin before the last update, and with this batch."""
+        if self._memory is not None:
+            self._memory.settle(self.step - 1, None)
+        if self._settings.checkpoint_dir is not None:
+            if self._world.is_first:
+                layout.write_position(self._settings.checkpoint_dir, batch)
+            self._world.sum((0.0,))
 
     def _synchronise(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients travel with the last micro-batch only."""
@@ -327,6 +367,7 @@ class Trainer:
             time=time.time(),
             started=self.started,
             productive_seconds=self.productive_seconds,
+            passed_over=self.passed_over,
             recipe=recipe,
             recipe_sha256=layout.recipe_digest(recipe),
             model=self._task.manifest_model(),

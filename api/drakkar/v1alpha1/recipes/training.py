@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from drakkar.v1alpha1.recipes.guard import GuardConfig
 from drakkar.v1alpha1.recipes.settings import Settings
 
 
@@ -33,6 +34,7 @@ class TrainingConfig(Settings):
     )
     eval_batches: int = Field(default=8, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    guard: GuardConfig = GuardConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,6 +6,7 @@ step-00000050/            published: complete, never changed again
   rank-00000.json         state that each rank has for itself
 .tmp-step-00000100-ID/    being written, or left behind by a process that died
 .corrupt-step-00000075/   was found damaged; kept for whoever wants to know why
+position.json             the first batch that may be used, after others had to be passed over
 OWNER                     the newest attempt that writes here; older ones must not
 """
 
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 CORRUPT = ".corrupt-"
 OWNER = "OWNER"
+POSITION = "position.json"
 _PUBLISHED = re.compile(r"^step-(\d{8,})$")
 _READ_BYTES = 1 << 22
 
@@ -54,6 +56,8 @@ class Manifest(_Strict):
     """When the training first began, seconds since the epoch."""
     productive_seconds: float
     """Time in the steps and evaluations that led here; lost ones are not in it."""
+    passed_over: Annotated[int, Field(ge=0)] = 0
+    """Batches that no step was made of."""
     recipe: dict[str, Any]
     recipe_sha256: str
     model: dict[str, Any]
@@ -207,6 +211,19 @@ def check_owner(directory: Path, attempt: str) -> None:
         raise SupersededError(
             f"{directory} belongs to attempt {owner[:64]!r} now; this is attempt {attempt!r}"
         )
+
+
+def write_position(directory: Path, batch: int) -> None:
+    """Keep that batches before this one are not to be used again. Raises OSError."""
+    write_synced(directory / POSITION, json.dumps({"batch": batch}).encode())
+
+
+def read_position(directory: Path) -> int:
+    """The first batch that may be used; 0 if nothing was passed over, or what is there is torn."""
+    try:
+        return int(json.loads((directory / POSITION).read_text())["batch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def set_aside(folder: Path, spare: Collection[str] = ()) -> str:
