@@ -10,7 +10,7 @@ from drakkar.client.pods import Pods
 from drakkar.client.resource import CLI_FIELD_MANAGER, ResourceClient
 from drakkar.client.transport import APPLY, Object, Transport, path_of
 from drakkar.constants import GROUP, LABEL_JOB
-from drakkar.v1alpha1 import Queue, Topology, TrainingJob
+from drakkar.v1alpha1 import InferenceService, Queue, Topology, TrainingJob
 
 
 class Client:
@@ -22,6 +22,7 @@ class Client:
         self._transport = Transport(connection)
         self._resources: dict[str, dict[str, Any]] = {}
         self.training_jobs = ResourceClient(self._transport, TrainingJob, self.namespace)
+        self.inference_services = ResourceClient(self._transport, InferenceService, self.namespace)
         self.queues = ResourceClient(self._transport, Queue, self.namespace)
         self.nodes = Nodes(self._transport)
         self.pods_of_nodes = Pods(self._transport)

@@ -46,7 +46,8 @@ def custom_resource_definition(model: type[KubernetesObject]) -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}}
+                    | ({"scale": dict(kind.scale)} if kind.scale else {}),
                     "additionalPrinterColumns": [_column(column) for column in kind.columns],
                     "schema": {"openAPIV3Schema": _schema(model)},
                 }

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from drakkar.constants import API_VERSION, GROUP
+from drakkar.v1alpha1.inferenceservice import InferenceServiceSpec, InferenceServiceStatus
 from drakkar.v1alpha1.meta import Condition, Model, rule
 from drakkar.v1alpha1.queue import QueueSpec, QueueStatus
 from drakkar.v1alpha1.topology import TopologySpec, TopologyStatus
@@ -49,6 +50,8 @@ class Kind:
     columns: tuple[Column, ...]
     rules: tuple[JsonDict, ...]
     """CEL rules on the whole object."""
+    scale: JsonDict | None = None
+    """Paths of the scale subresource, if the kind has one."""
 
     @property
     def resource(self) -> str:
@@ -171,6 +174,58 @@ class TrainingJob(KubernetesObject):
         return found is not None and found.status == "True"
 
 
+class InferenceService(KubernetesObject):
+    """A model that answers OpenAI requests from replicas behind a router."""
+
+    KIND: ClassVar[Kind] = Kind(
+        name="InferenceService",
+        plural="inferenceservices",
+        short_names=("isvc",),
+        namespaced=True,
+        columns=(
+            Column("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+            Column("Replicas", "integer", ".status.replicas"),
+            Column("Up", "integer", ".status.readyReplicas"),
+            Column("Desired", "integer", ".status.desiredReplicas"),
+            Column("Traffic", "string", ".status.traffic[*].weight"),
+            Column("Canary", "string", ".status.canary.state"),
+            Column("Restarts", "integer", ".status.restartCount"),
+            Column("URL", "string", ".status.url"),
+            Column("Age", "date", ".metadata.creationTimestamp"),
+            Column("Queue", "string", ".spec.queue", wide=True),
+            Column("Runtime", "string", ".spec.runtime.name", wide=True),
+            Column("Reason", "string", ".status.conditions[?(@.type=='Ready')].message", wide=True),
+        ),
+        rules=(
+            # Pods are named NAME-serve-INDEX-RANK and are hostnames; the router's Service is NAME.
+            rule(
+                "self.metadata.name.size() <= 40 "
+                "&& self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                "metadata.name names the pods and their Service: write at most 40 lower-case letters, "
+                "digits and '-', first a letter, last no '-'",
+            ),
+        ),
+        scale={
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+    )
+
+    kind: str = "InferenceService"
+    spec: InferenceServiceSpec
+    status: InferenceServiceStatus = InferenceServiceStatus()
+
+    @property
+    def namespace(self) -> str:
+        """metadata.namespace."""
+        return self.metadata.namespace or "default"
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of that type, such as Ready, if the status has it."""
+        return next((item for item in self.status.conditions if item.type == kind), None)
+
+
 class Queue(KubernetesObject):
     """Who may use how much."""
 
@@ -228,4 +283,9 @@ class Topology(KubernetesObject):
     status: TopologyStatus = TopologyStatus()
 
 
-KINDS: Final[tuple[type[KubernetesObject], ...]] = (TrainingJob, Queue, Topology)
+KINDS: Final[tuple[type[KubernetesObject], ...]] = (
+    TrainingJob,
+    InferenceService,
+    Queue,
+    Topology,
+)

@@ -20,7 +20,12 @@ def client(cluster: Cluster) -> Client:
     for path in CRDS.glob("*.yaml"):
         client.apply(yaml.safe_load(path.read_text()))
     deadline = time.monotonic() + 30
-    for resource in (client.training_jobs, client.queues, client.topologies):
+    for resource in (
+        client.training_jobs,
+        client.inference_services,
+        client.queues,
+        client.topologies,
+    ):
         while True:
             try:
                 resource.list(all_namespaces=True)
