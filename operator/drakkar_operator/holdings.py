@@ -19,6 +19,7 @@ from drakkar_operator.reconcile.demand import (
     placed_request,
     running_gang,
 )
+from drakkar_operator.reconcile.places import shares_of
 from drakkar_operator.scheduling.decision import Reservation, reservations
 from drakkar_operator.scheduling.request import GangRequest
 from drakkar_operator.scheduling.workload import Running
@@ -129,7 +130,7 @@ class Holdings:
                 for replica, node in enumerate([*place.nodes, *place.spares])
                 if replica not in there and replica not in lacking
             }
-            yield from reservations(placed_request(demand, place), absent)
+            yield from reservations(placed_request(demand, place), absent, shares_of(place.shares))
 
     def _look_at(self, key: str) -> None:
         """What the job holds may be another than before."""

@@ -316,7 +316,7 @@ class Scheduler:
             log.warning("decision not written", job=key, error=str(error))
 
     async def _admit(self, key: str, job: JobView, placed: Placed) -> None:
-        place = placement(placed, _spares(job))
+        place = placement(placed, _spares(job), job.status.placement)
         plan = trainingjob.placed(job, place, self._clock())
         job = await self._executor.write_status(job, plan.status)
         self.withdraw(key)

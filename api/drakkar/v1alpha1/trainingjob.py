@@ -290,6 +290,15 @@ class TrainingJobSpec(Model):
         return None
 
 
+class DeviceShare(Model):
+    """What a replica has of one device of its node."""
+
+    replica: int = Field(ge=0)
+    resource: str = Field(max_length=253)
+    device: int = Field(ge=0, description="Number of the device, from 0 in the plugin's order.")
+    thousandths: int = Field(ge=1, le=1000)
+
+
 class Placement(Model):
     """Where the gang runs; written before its first pod is created."""
 
@@ -305,6 +314,11 @@ class Placement(Model):
         default_factory=list,
         max_length=64,
         description="Nodes where room for one more replica each is kept for repairs.",
+    )
+    shares: list[DeviceShare] = Field(
+        default_factory=list,
+        max_length=8192,
+        description="Devices of each replica, on nodes whose devices are shared out by thousandths.",
     )
 
 

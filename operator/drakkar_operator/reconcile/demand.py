@@ -8,6 +8,7 @@ from drakkar.v1alpha1.recipes import usable_sizes
 from drakkar.v1alpha1.trainingjob import Placement, TrainingJobSpec
 from drakkar_operator.model import JobView, PodView
 from drakkar_operator.reconcile import conditions as cond
+from drakkar_operator.reconcile.places import shares_of
 from drakkar_operator.render.pods import training_pod
 from drakkar_operator.render.resources import pod_requests
 from drakkar_operator.render.settings import WorkerSettings
@@ -109,6 +110,7 @@ def running_gang(job: JobView, request: GangRequest, priority: int, now: float) 
         ends=min(ends, default=None),
         movable=job.spec.movable,
         leaving=job.deleting,
+        shares=shares_of(placement.shares),
     )
 
 
@@ -119,16 +121,18 @@ def leaving_gang(job: JobView, request: GangRequest, pods: Iterable[PodView]) ->
     """
     placement, done = job.status.placement, cond.finished(job.status.conditions)
     places = placement.nodes if placement is not None and not done else []
-    held = {
-        pod.replica: pod.node
+    gone = {
+        pod.replica: pod
         for pod in pods
         if pod.replica is not None
         and pod.node is not None
         and not pod.finished
         and places[pod.replica : pod.replica + 1] != [pod.node]
     }
+    held = {replica: pod.node for replica, pod in gone.items() if pod.node is not None}
     if not held:
         return None
+    shares = {replica: pod.shares for replica, pod in gone.items() if pod.shares}
     # The gang may have been larger when these pods were created.
     *roles, last = request.roles
     more = max(0, max(held) + 1 - request.replicas)
@@ -139,4 +143,5 @@ def leaving_gang(job: JobView, request: GangRequest, pods: Iterable[PodView]) ->
         created=job.created,
         restarts=len(job.status.restarts),
         leaving=True,
+        shares=shares,
     )

@@ -133,7 +133,7 @@ def evicted(job: JobView, eviction: Eviction, now: float) -> Plan:
     )
     losses.record(draft, [interruption])
     if eviction.to is not None:
-        draft.placement = placement(eviction.to)
+        draft.placement = placement(eviction.to, before=draft.placement)
     else:
         draft.placement = None
         draft.pending_reason = eviction.message[:2048]

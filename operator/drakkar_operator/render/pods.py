@@ -6,6 +6,7 @@ left as it is. Pods meet the restricted Pod Security Standard unless a template 
 """
 
 import copy
+import json
 from typing import Any, Final
 
 from drakkar.constants import (
@@ -20,6 +21,7 @@ from drakkar.constants import (
     RENDEZVOUS_PORT,
     ROLE_ENV,
     RUN_AS_USER,
+    SHARES_ANNOTATION,
     TRAINER_CONTAINER,
 )
 from drakkar.protocol import GANG_ENV, GangConfig
@@ -129,11 +131,21 @@ def training_pod(
             "name": pod_name(job.name, replica),
             "namespace": job.namespace,
             "labels": labels,
-            "annotations": dict(metadata.get("annotations") or {}),
+            "annotations": {**(metadata.get("annotations") or {}), **_device_shares(job, replica)},
             "ownerReferences": [owner_reference(job)],
         },
         "spec": spec,
     }
+
+
+def _device_shares(job: JobView, replica: int) -> dict[str, str]:
+    """Tells the device plugin which parts of which devices the placement gives the pod."""
+    placement = job.status.placement
+    found: dict[str, dict[str, int]] = {}
+    for share in placement.shares if placement is not None else ():
+        if share.replica == replica:
+            found.setdefault(share.resource, {})[str(share.device)] = share.thousandths
+    return {SHARES_ANNOTATION: json.dumps(found)} if found else {}
 
 
 def _trainer(spec: dict[str, Any]) -> dict[str, Any]:

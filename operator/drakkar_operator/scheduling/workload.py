@@ -1,7 +1,9 @@
 """Gangs as the scheduler's cycle sees them: those that wait for nodes and those that hold some."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from drakkar_operator.model import Share
 from drakkar_operator.scheduling.decision import Reservation, reservations
 from drakkar_operator.scheduling.request import GangRequest, Key
 
@@ -58,6 +60,8 @@ class Running:
     """It gave up these nodes by decision, was deleted or is done, and its pods have not gone yet: the
     room is still taken in the snapshot, and free for certain before long. What it uses of a quota is
     not counted any more, or counted where it moves to: ``queue`` is None."""
+    shares: Mapping[int, tuple[Share, ...]] = field(default_factory=dict)
+    """What its ranks hold of shared devices, as far as it is known."""
 
     def lost_seconds(self, now: float) -> float:
         """Seconds of training of one replica that are done again if it stops now."""
@@ -66,7 +70,7 @@ class Running:
     @property
     def reservations(self) -> tuple[Reservation, ...]:
         """The room that its ranks hold."""
-        return reservations(self.request, self.request.fixed)
+        return reservations(self.request, self.request.fixed, self.shares)
 
     @property
     def devices(self) -> int:
