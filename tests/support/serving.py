@@ -22,6 +22,9 @@ class Server:
     def __init__(self, model, *arguments):
         command = [sys.executable, "-m", "drakkar_workers.serve", "--model", str(model)]
         command += ["--host", "127.0.0.1", "--port", "0", *map(str, arguments)]
+        self._start(command)
+
+    def _start(self, command):
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.log = []
         self._lines = queue.Queue()
@@ -93,3 +96,23 @@ class Server:
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
+
+
+class RouterProcess(Server):
+    """``python -m drakkar_workers.serve.router``; speaks like a server."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, "-m", "drakkar_workers.serve.router", "--host", "127.0.0.1"]
+        command += ["--port", "0", "--control-port", "0", *arguments]
+        self._start(command)
+
+    def started(self):
+        found = self.wait_for(r"routing on port (\d+), control on port (\d+)")
+        self.port, self.control_port = int(found[1]), int(found[2])
+        return self
+
+    def exchange(self, table, after=-1, wait=0):
+        url = f"http://127.0.0.1:{self.control_port}/v1/exchange?after={after}&wait={wait}"
+        body = table.model_dump_json(by_alias=True).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=DEADLINE) as answer:
+            return json.load(answer)

@@ -20,7 +20,7 @@ from drakkar_workers.serve.router.fleet import Fleet
 from drakkar_workers.serve.router.forward import Forwarder
 from drakkar_workers.serve.router.gate import Gate
 from drakkar_workers.serve.router.record import Record
-from drakkar_workers.serve.server.limits import Clients, read_keys
+from drakkar_workers.serve.server.limits import Clients, follow_keys, read_keys
 
 CONNECT_SECONDS = 3.0
 KEEPALIVE_SECONDS = 4.0
@@ -81,8 +81,9 @@ async def routing(settings: RouterSettings) -> AsyncIterator[Running]:
         host = settings.host
         port = await _listen(stack, application(router), host, settings.port)
         control = await _listen(stack, control_application(router), host, settings.control_port)
-        following = asyncio.create_task(scrape.follow(fleet, session))
-        stack.callback(following.cancel)
+        stack.callback(asyncio.create_task(scrape.follow(fleet, session)).cancel)
+        if settings.keys is not None and clients is not None:
+            stack.callback(asyncio.create_task(follow_keys(settings.keys, clients)).cancel)
         yield Running(router, port, control)
 
 

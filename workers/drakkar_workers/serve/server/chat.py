@@ -1,20 +1,16 @@
 """POST /v1/chat/completions."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from drakkar_workers.serve.engine.request import Logprob
-from drakkar_workers.serve.server.errors import timed_out
-from drakkar_workers.serve.server.generate import Delta, Job, prepare, run
+from drakkar_workers.serve.server.answer import Answer
+from drakkar_workers.serve.server.generate import Delta, Job, prepare
 from drakkar_workers.serve.server.limits import Client
 from drakkar_workers.serve.server.schemas import ChatBody
 from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse
-from drakkar_workers.serve.server.streams import send
 from drakkar_workers.serve.server.tools import ToolParser, demanded, instructions
 
 
@@ -32,15 +28,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         grammar=call or body.grammar(),
     )  # fmt: skip
-    answer = _Answer(service, client, body, job, name, forced=call is not None)
-    if body.stream:
-        return await send(request, answer.events(), service.timeout)
-    try:
-        async with asyncio.timeout(service.timeout):
-            whole = await answer.whole()
-    except TimeoutError:
-        raise timed_out(service.timeout) from None
-    return web.Response(body=orjson.dumps(whole), content_type="application/json")
+    return await _Answer(service, client, body, job, name, forced=call is not None).reply(request)
 
 
 def render(service: Service, body: ChatBody) -> str:
@@ -62,8 +50,8 @@ def render(service: Service, body: ChatBody) -> str:
     return service.template.render(messages, tools, **safe)
 
 
-class _Answer:
-    """One answer on its way."""
+class _Answer(Answer[ChatBody]):
+    kind = "chat.completion"
 
     def __init__(
         self,
@@ -75,24 +63,15 @@ class _Answer:
         *,
         forced: bool,
     ) -> None:
-        self._service = service
-        self._client = client
-        self._body = body
-        self._job = job
-        self._head = {
-            "id": name,
-            "created": int(time.time()),
-            "model": body.model or service.names[0],
-        }
+        super().__init__(service, client, body, job, name)
         reads_calls = bool(body.tools) and body.tool_choice != "none"
-        count = len(job.requests)
-        self._parsers = [ToolParser(whole=forced) if reads_calls else None for _ in range(count)]
+        self._parsers = [ToolParser(whole=forced) if reads_calls else None for _ in job.requests]
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Chunks."""
-        options = self._body.stream_options
+        options = self.body.stream_options
         told: set[int] = set()
-        async for delta in run(self._service, self._client, self._job):
+        async for delta in self.deltas():
             shown: dict[str, Any] = {}
             if delta.index not in told:
                 told.add(delta.index)
@@ -103,23 +82,23 @@ class _Answer:
             if calls:
                 shown["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
             choice = self._choice(delta, "tool_calls" if calls else delta.finish)
-            chunk = {**self._head, "object": "chat.completion.chunk"}
+            chunk = {**self.head, "object": "chat.completion.chunk"}
             chunk["choices"] = [{**choice, "delta": shown}]
             if options is not None and options.continuous_usage_stats:
-                chunk["usage"] = self._job.usage.body()
+                chunk["usage"] = self.job.usage.body()
             yield chunk
         if options is not None and options.include_usage:
-            last = {**self._head, "object": "chat.completion.chunk", "choices": []}
-            yield {**last, "usage": self._job.usage.body()}
+            last = {**self.head, "object": "chat.completion.chunk", "choices": []}
+            yield {**last, "usage": self.job.usage.body()}
 
     async def whole(self) -> dict[str, Any]:
         """The answer at once."""
-        count = len(self._job.requests)
+        count = len(self.job.requests)
         texts = [""] * count
         calls: list[list[dict[str, Any]]] = [[] for _ in range(count)]
         logprobs: list[list[dict[str, Any]]] = [[] for _ in range(count)]
         choices: list[dict[str, Any]] = [{} for _ in range(count)]
-        async for delta in run(self._service, self._client, self._job):
+        async for delta in self.deltas():
             i = delta.index
             text, found = self._read(delta)
             texts[i] += text
@@ -134,9 +113,9 @@ class _Answer:
             if calls[i]:
                 message |= {"tool_calls": calls[i], "content": texts[i] or None}
             choice["message"] = message
-            choice["logprobs"] = {"content": logprobs[i]} if self._body.logprobs else None
-        usage = self._job.usage.body()
-        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage}
+            choice["logprobs"] = {"content": logprobs[i]} if self.body.logprobs else None
+        usage = self.job.usage.body()
+        return {**self.head, "choices": choices, "usage": usage}
 
     def _read(self, delta: Delta) -> tuple[str, list[dict[str, Any]]]:
         parser = self._parsers[delta.index]
@@ -145,14 +124,14 @@ class _Answer:
         text = parser.add(delta.text)
         if delta.finish is None:
             return text, []
-        rest, calls = parser.finish(parallel=self._body.parallel_tool_calls is not False)
+        rest, calls = parser.finish(parallel=self.body.parallel_tool_calls is not False)
         return text + rest, calls
 
     def _choice(self, delta: Delta, finish: str | None) -> dict[str, Any]:
         logprobs = None
-        if self._body.logprobs:
+        if self.body.logprobs:
             pairs = zip(delta.tokens, delta.logprobs, strict=False)
-            logprobs = {"content": [_logprob(self._service, *pair) for pair in pairs]}
+            logprobs = {"content": [_logprob(self.service, *pair) for pair in pairs]}
         choice = {"index": delta.index, "logprobs": logprobs, "finish_reason": finish}
         return choice | ({"stop_reason": delta.stop_reason} if delta.finish else {})
 

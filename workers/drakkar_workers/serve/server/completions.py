@@ -1,19 +1,16 @@
 """POST /v1/completions."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 from aiohttp import web
 
-from drakkar_workers.serve.server.errors import ApiError, timed_out
-from drakkar_workers.serve.server.generate import Delta, Job, prepare, run
+from drakkar_workers.serve.server.answer import Answer
+from drakkar_workers.serve.server.errors import ApiError
+from drakkar_workers.serve.server.generate import Delta, Job, prepare
 from drakkar_workers.serve.server.limits import Client
 from drakkar_workers.serve.server.schemas import CompletionBody
 from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse
-from drakkar_workers.serve.server.streams import send
 
 DEFAULT_TOKENS = 16
 """OpenAI's default of max_tokens here."""
@@ -34,15 +31,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         logprobs=body.logprobs,
         grammar=body.grammar(),
     )  # fmt: skip
-    answer = _Answer(service, client, body, job, name)
-    if body.stream:
-        return await send(request, answer.events(), service.timeout)
-    try:
-        async with asyncio.timeout(service.timeout):
-            whole = await answer.whole()
-    except TimeoutError:
-        raise timed_out(service.timeout) from None
-    return web.Response(body=orjson.dumps(whole), content_type="application/json")
+    return await _Answer(service, client, body, job, name).reply(request)
 
 
 async def prompt_ids(
@@ -63,44 +52,35 @@ async def prompt_ids(
     return [plain] if plain else found
 
 
-class _Answer:
-    """One answer on its way."""
+class _Answer(Answer[CompletionBody]):
+    kind = "text_completion"
 
     def __init__(
         self, service: Service, client: Client, body: CompletionBody, job: Job, name: str
     ) -> None:
-        self._service = service
-        self._client = client
-        self._body = body
-        self._job = job
-        self._head = {
-            "id": name,
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": body.model or service.names[0],
-        }
+        super().__init__(service, client, body, job, name)
         self._offsets = [0] * len(job.requests)
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Chunks."""
-        options = self._body.stream_options
+        options = self.body.stream_options
         told: set[int] = set()
-        async for delta in run(self._service, self._client, self._job):
+        async for delta in self.deltas():
             text = delta.text
             if delta.index not in told:
                 told.add(delta.index)
                 text = self._echo(delta.index) + text
-            yield {**self._head, "choices": [{**self._choice(delta), "text": text}]}
+            yield {**self.head, "choices": [{**self._choice(delta), "text": text}]}
         if options is not None and options.include_usage:
-            yield {**self._head, "choices": [], "usage": self._job.usage.body()}
+            yield {**self.head, "choices": [], "usage": self.job.usage.body()}
 
     async def whole(self) -> dict[str, Any]:
         """The answer at once."""
-        count = len(self._job.requests)
+        count = len(self.job.requests)
         texts = [self._echo(index) for index in range(count)]
         logprobs: list[dict[str, list[Any]]] = [{} for _ in range(count)]
         choices: list[dict[str, Any]] = [{} for _ in range(count)]
-        async for delta in run(self._service, self._client, self._job):
+        async for delta in self.deltas():
             texts[delta.index] += delta.text
             choice = self._choice(delta)
             for key, values in (choice["logprobs"] or {}).items():
@@ -109,20 +89,20 @@ class _Answer:
                 choices[delta.index] = choice
         for i, choice in enumerate(choices):
             choice["text"] = texts[i]
-            choice["logprobs"] = logprobs[i] if self._body.logprobs is not None else None
-        return {**self._head, "choices": choices, "usage": self._job.usage.body()}
+            choice["logprobs"] = logprobs[i] if self.body.logprobs is not None else None
+        return {**self.head, "choices": choices, "usage": self.job.usage.body()}
 
     def _echo(self, index: int) -> str:
-        if not self._body.echo:
+        if not self.body.echo:
             return ""
-        prompt = self._job.requests[index].prompt
-        text: str = self._service.tokenizer.decode(prompt, skip_special_tokens=True)
+        prompt = self.job.requests[index].prompt
+        text: str = self.service.tokenizer.decode(prompt, skip_special_tokens=True)
         return text
 
     def _choice(self, delta: Delta) -> dict[str, Any]:
         choice: dict[str, Any] = {
             "index": delta.index,
-            "logprobs": self._logprobs(delta) if self._body.logprobs is not None else None,
+            "logprobs": self._logprobs(delta) if self.body.logprobs is not None else None,
             "finish_reason": delta.finish,
         }
         return choice | ({"stop_reason": delta.stop_reason} if delta.finish else {})
@@ -144,5 +124,5 @@ class _Answer:
         }
 
     def _text(self, token: int) -> str:
-        text: str = self._service.tokenizer.decode([token], skip_special_tokens=False)
+        text: str = self.service.tokenizer.decode([token], skip_special_tokens=False)
         return text

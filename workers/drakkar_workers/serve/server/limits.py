@@ -1,6 +1,8 @@
 """API keys, and what each may use per minute."""
 
+import asyncio
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -12,6 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drakkar_workers.errors import ConfigError
 from drakkar_workers.serve.server.errors import too_many, unauthorized
+
+RELOAD_SECONDS = 5.0
+"""Between two looks at the file of keys."""
+
+logger = logging.getLogger(__name__)
 
 
 class Key(BaseModel):
@@ -57,6 +64,7 @@ class Client:
     """Who asks."""
 
     def __init__(self, key: Key | None, clock: Callable[[], float]) -> None:
+        self.key = key
         self.name = key.name if key else "anonymous"
         self._clock = clock
         now = clock()
@@ -96,9 +104,21 @@ class Clients:
     """Everyone who may ask; without keys, anyone."""
 
     def __init__(self, keys: list[Key] | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._anyone = Client(None, clock) if keys is None else None
+        self._by_hash: dict[bytes, Client] = {}
+        self.replace(keys or [])
+
+    def replace(self, keys: list[Key]) -> None:
+        """Other keys from now on. What a key has used counts on if its line is the same."""
+        before = self._by_hash
         # By hash, so that a look-up takes as long whatever the guess.
-        self._by_hash = {_digest(key.key): Client(key, clock) for key in keys or []}
+        self._by_hash = {}
+        for key in keys:
+            digest = _digest(key.key)
+            known = before.get(digest)
+            same = known is not None and known.key == key
+            self._by_hash[digest] = known if known and same else Client(key, self._clock)
 
     def find(self, authorization: str | None) -> Client:
         """Who sent this header. Raises ApiError with status 401."""
@@ -124,6 +144,35 @@ def read_keys(path: Path) -> list[Key]:
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"file of API keys {path}: {place}: {first['msg']}") from None
     return found.keys
+
+
+async def follow_keys(path: Path, clients: Clients, period: float = RELOAD_SECONDS) -> None:
+    """Take changes of the file of keys, for as long as it runs; a file that is wrong changes nothing.
+
+    Kubernetes replaces a mounted Secret by another file, so that none is read half-written.
+    """
+    last = _state(path)
+    while True:
+        await asyncio.sleep(period)
+        state = _state(path)
+        if state in (last, None):
+            continue
+        last = state
+        try:
+            keys = read_keys(path)
+        except ConfigError as error:
+            logger.error("the API keys stay as they are: %s", error)
+            continue
+        clients.replace(keys)
+        logger.info("%d API keys are in force", len(keys))
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _digest(key: str) -> bytes:

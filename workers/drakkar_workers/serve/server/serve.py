@@ -14,7 +14,7 @@ from drakkar_workers.serve.engine.build import EngineSettings
 from drakkar_workers.serve.server.app import application
 from drakkar_workers.serve.server.engine_client import SILENCE_SECONDS, EngineClient
 from drakkar_workers.serve.server.errors import ApiError
-from drakkar_workers.serve.server.limits import Clients, read_keys
+from drakkar_workers.serve.server.limits import Clients, follow_keys, read_keys
 from drakkar_workers.serve.server.operations import adapters_below
 from drakkar_workers.serve.server.service import Service
 
@@ -56,6 +56,9 @@ async def serve(settings: ServerSettings, listening: Callable[[int], None] | Non
         timeout=settings.timeout,
         adapters_folder=settings.adapters,
     )
+    following = None
+    if settings.keys is not None:
+        following = asyncio.create_task(follow_keys(settings.keys, service.clients))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,6 +91,8 @@ async def serve(settings: ServerSettings, listening: Callable[[int], None] | Non
             return 1
         return 0
     finally:
+        if following is not None:
+            following.cancel()
         await runner.cleanup()
         await engine.close()
 
