@@ -40,6 +40,8 @@ def parse(argv: Sequence[str] | None = None) -> ServerSettings:
         default=0,
         help="tokens of prompt and output; 0: the model's",
     )
+    add("--packed", type=Path, default=None, help="folder by which the engines of a machine share "
+        "the weights as their kernels want them")  # fmt: skip
     add("--cache-gib", type=_positive, default=1.0, help="memory for keys and values")
     add("--max-batch-tokens", type=_at_least(1), default=512, help="tokens of one step")
     add("--max-sequences", type=_at_least(1), default=64, help="sequences of one step")
@@ -67,6 +69,7 @@ def parse(argv: Sequence[str] | None = None) -> ServerSettings:
         max_waiting=found.max_waiting,
         prefix_caching=not found.no_prefix_caching,
         speculative_tokens=found.speculative_tokens,
+        packed=None if found.packed is None else str(found.packed),
     )
     return ServerSettings(
         engine=engine,

@@ -42,6 +42,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int = 1024
     prefix_caching: bool = True
     speculative_tokens: int = 0
+    packed: str | None = None
+    """Folder by which the engines of a machine share packed weights; None: each has its own."""
 
 
 def build(settings: EngineSettings) -> Engine:
@@ -65,6 +67,7 @@ def build(settings: EngineSettings) -> Engine:
     decoder = load(
         folder, config, backend,
         blocks=blocks, max_length=max_length, quantization=settings.quantization,
+        packed=Path(settings.packed) if settings.packed and _is_packed(backend) else None,
     )  # fmt: skip
     limits = Limits(settings.max_batch_tokens, settings.max_sequences, settings.max_waiting)
     manager = BlockManager(blocks, BLOCK, caching=settings.prefix_caching)
@@ -118,3 +121,8 @@ def _blocks(settings: EngineSettings, config: ModelConfig, dtype: torch.dtype) -
     if count < 1:
         raise ConfigError(f"cache_gib {settings.cache_gib}: one block takes {per_block} bytes")
     return count
+
+
+def _is_packed(backend: Backend) -> bool:
+    """Whether packing changes anything; what is mapped as it is needs no second file."""
+    return isinstance(backend, NativeBackend)

@@ -9,6 +9,7 @@ from torch import Tensor
 from drakkar_workers.serve.model.backend import Backend, Batch, Heads, Linear, Quantization
 from drakkar_workers.serve.model.config import ModelConfig
 from drakkar_workers.serve.model.lora import Adapter, add_delta
+from drakkar_workers.serve.model.packed import Shelf, shelf
 from drakkar_workers.serve.model.rope import rotary_tables
 from drakkar_workers.serve.model.weights import Weights
 
@@ -38,8 +39,9 @@ class Decoder:
         *,
         blocks: int,
         max_length: int,
-        quantization: Quantization = "none",
+        shelf: Shelf | None = None,
     ) -> None:
+        shelf = shelf or Shelf(backend, "none")
         self.config = config
         self.backend = backend
         self.adapters: dict[str, Adapter] = {}
@@ -48,13 +50,13 @@ class Decoder:
         # Rows are looked up where the file is mapped; only the products need another order.
         self._embedding = weights.take(f"{prefix}embed_tokens.weight", table).to(backend.device)
         self._layers = [
-            _layer(config, weights, backend, f"{prefix}layers.{index}.", index, quantization)
+            _layer(config, weights, shelf, f"{prefix}layers.{index}.", index)
             for index in range(config.layers)
         ]
         self._norm = _float(weights.take(f"{prefix}norm.weight", (config.hidden,)), backend)
         tied = config.tie_embeddings or "lm_head.weight" not in weights
         head = self._embedding if tied else weights.take("lm_head.weight", table)
-        self._head = backend.pack(head, None, quantization)
+        self._head = shelf.get("head", lambda: (head, None))
         turned = rotary_tables(config.rope, config.head_width, max_length)
         self._tables = (turned[0].to(backend.device), turned[1].to(backend.device))
         self._still = (torch.ones_like(self._tables[0]), torch.zeros_like(self._tables[1]))
@@ -108,34 +110,40 @@ def load(
     blocks: int,
     max_length: int,
     quantization: Quantization = "none",
+    packed: Path | None = None,
 ) -> Decoder:
-    """Read a model. Raises ConfigError if weights are missing or do not fit the configuration."""
-    with Weights(folder) as weights:
-        return Decoder(
-            config, weights, backend,
-            blocks=blocks, max_length=max_length, quantization=quantization,
-        )  # fmt: skip
+    """Read a model; its packed weights are shared with other engines by the folder ``packed``.
+
+    Raises ConfigError if weights are missing or do not fit the configuration.
+    """
+    with Weights(folder) as weights, shelf(packed, folder, backend, quantization) as found:
+        return Decoder(config, weights, backend, blocks=blocks, max_length=max_length, shelf=found)
 
 
 def _layer(
     config: ModelConfig,
     weights: Weights,
-    backend: Backend,
+    shelf: Shelf,
     prefix: str,
     index: int,
-    quantization: Quantization,
 ) -> Layer:
+    backend = shelf.backend
     D, width, inner = config.hidden, config.head_width, config.mlp_hidden
     q_size, kv_size = config.heads * width, config.kv_heads * width
 
     def together(module: str, sizes: dict[str, int], inputs: int) -> Linear:
         names = {f"{prefix}{module}.{part}": size for part, size in sizes.items()}
-        weight = [weights.take(f"{name}.weight", (size, inputs)) for name, size in names.items()]
-        bias = [weights.maybe(f"{name}.bias", (size,)) for name, size in names.items()]
-        found = [part for part in bias if part is not None]
-        joined = torch.cat(found) if len(found) == len(bias) else None
-        whole = torch.cat(weight) if len(weight) > 1 else weight[0]
-        return backend.pack(whole, joined, quantization)
+
+        def read() -> tuple[Tensor, Tensor | None]:
+            weight = [
+                weights.take(f"{name}.weight", (size, inputs)) for name, size in names.items()
+            ]
+            bias = [weights.maybe(f"{name}.bias", (size,)) for name, size in names.items()]
+            found = [part for part in bias if part is not None]
+            joined = torch.cat(found) if len(found) == len(bias) else None
+            return torch.cat(weight) if len(weight) > 1 else weight[0], joined
+
+        return shelf.get("+".join(names), read)
 
     def norm(name: str, size: int) -> Tensor:
         return _float(weights.take(f"{prefix}{name}.weight", (size,)), backend)
