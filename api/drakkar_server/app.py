@@ -21,6 +21,7 @@ from drakkar_server.auth.sessions import Sessions
 from drakkar_server.cluster import router as cluster
 from drakkar_server.cluster.state import Live
 from drakkar_server.context import Context
+from drakkar_server.history.history import History
 from drakkar_server.jobs import router as jobs
 from drakkar_server.metrics import Metrics
 from drakkar_server.protection import Protection
@@ -41,12 +42,19 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
         # Users are known by their tokens alone: no certificate and no token of ours goes along.
         nobody = replace(found, cert_file=None, key_file=None, authorization=None)
         users = Rest(nobody, observe=metrics.observe_request, agent=AGENT, connections=512)
+        history = History(settings, rest, metrics)
         context = Context(
             settings=settings,
             metrics=metrics,
             rest=rest,
             users=users,
-            live=Live(rest, metrics, watch_seconds=settings.watch_seconds),
+            live=Live(
+                rest,
+                metrics,
+                watch_seconds=settings.watch_seconds,
+                on_job=history.recorder.take_job,
+            ),
+            history=history,
             reviews=Reviews(rest, seconds=settings.rights_seconds),
             sessions=Sessions.from_file(settings.session_key_file),
             requests=RateLimit(
@@ -56,7 +64,10 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
             streams=StreamLimit(settings.streams_per_user),
         )
         app.state.context = context
-        tasks = [asyncio.create_task(context.live.run(), name="live")]
+        tasks = [
+            asyncio.create_task(context.live.run(), name="live"),
+            asyncio.create_task(history.run(context.live), name="history"),
+        ]
         for task in tasks:
             task.add_done_callback(_must_not_end)
         try:
@@ -65,6 +76,7 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await history.close()
             await rest.close()
             await users.close()
 

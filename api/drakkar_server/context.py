@@ -10,6 +10,7 @@ from drakkar_server.auth.identity import Reviews
 from drakkar_server.auth.limits import RateLimit, StreamLimit
 from drakkar_server.auth.sessions import Sessions
 from drakkar_server.cluster.state import Live
+from drakkar_server.history.history import History
 from drakkar_server.metrics import Metrics
 from drakkar_server.settings import Settings
 
@@ -25,6 +26,7 @@ class Context:
     users: Rest
     """Speaks as nobody: see ``Caller.rest``."""
     live: Live
+    history: History
     reviews: Reviews
     sessions: Sessions
     requests: RateLimit
