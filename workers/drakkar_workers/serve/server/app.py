@@ -10,6 +10,7 @@ from drakkar_workers.serve.server.chat import chat
 from drakkar_workers.serve.server.completions import completions
 from drakkar_workers.serve.server.embeddings import embeddings
 from drakkar_workers.serve.server.errors import ApiError, broken
+from drakkar_workers.serve.server.responses import responses
 from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service
 
 BODY_LIMIT_BYTES = 16 << 20
@@ -27,6 +28,7 @@ def application(service: Service) -> web.Application:
         [
             web.post("/v1/chat/completions", chat),
             web.post("/v1/completions", completions),
+            web.post("/v1/responses", responses),
             web.post("/v1/embeddings", embeddings),
             web.get("/v1/models", operations.models),
             web.get("/v1/models/{model:.+}", operations.models),

@@ -19,16 +19,20 @@ async def chat(request: web.Request) -> web.StreamResponse:
     service, client = request.app[SERVICE], request[CLIENT]
     body = await parse(request, ChatBody)
     name = new_id("chatcmpl")
+    job = await begin(service, client, body, name)
+    return await ChatAnswer(service, client, body, job, name).reply(request)
+
+
+async def begin(service: Service, client: Client, body: ChatBody, name: str) -> Job:
+    """The request for the engine. Raises ApiError."""
     prompt = await service.encode(render(service, body), special=False)
-    call = demanded(body)
-    job = prepare(
+    return prepare(
         service, client, body, [prompt],
         name=name,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        grammar=call or body.grammar(),
+        grammar=demanded(body) or body.grammar(),
     )  # fmt: skip
-    return await _Answer(service, client, body, job, name, forced=call is not None).reply(request)
 
 
 def render(service: Service, body: ChatBody) -> str:
@@ -50,21 +54,17 @@ def render(service: Service, body: ChatBody) -> str:
     return service.template.render(messages, tools, **safe)
 
 
-class _Answer(Answer[ChatBody]):
+class ChatAnswer(Answer[ChatBody]):
+    """Text and calls of functions."""
+
     kind = "chat.completion"
 
     def __init__(
-        self,
-        service: Service,
-        client: Client,
-        body: ChatBody,
-        job: Job,
-        name: str,
-        *,
-        forced: bool,
+        self, service: Service, client: Client, body: ChatBody, job: Job, name: str
     ) -> None:
         super().__init__(service, client, body, job, name)
         reads_calls = bool(body.tools) and body.tool_choice != "none"
+        forced = demanded(body) is not None
         self._parsers = [ToolParser(whole=forced) if reads_calls else None for _ in job.requests]
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
@@ -76,7 +76,7 @@ class _Answer(Answer[ChatBody]):
             if delta.index not in told:
                 told.add(delta.index)
                 shown["role"] = "assistant"
-            text, calls = self._read(delta)
+            text, calls = self.read(delta)
             if text or "role" in shown:
                 shown["content"] = text
             if calls:
@@ -100,7 +100,7 @@ class _Answer(Answer[ChatBody]):
         choices: list[dict[str, Any]] = [{} for _ in range(count)]
         async for delta in self.deltas():
             i = delta.index
-            text, found = self._read(delta)
+            text, found = self.read(delta)
             texts[i] += text
             calls[i] += found
             choice = self._choice(delta, "tool_calls" if found else delta.finish)
@@ -117,7 +117,8 @@ class _Answer(Answer[ChatBody]):
         usage = self.job.usage.body()
         return {**self.head, "choices": choices, "usage": usage}
 
-    def _read(self, delta: Delta) -> tuple[str, list[dict[str, Any]]]:
+    def read(self, delta: Delta) -> tuple[str, list[dict[str, Any]]]:
+        """What is new of the text, and at the end the calls."""
         parser = self._parsers[delta.index]
         if parser is None:
             return delta.text, []
@@ -131,12 +132,13 @@ class _Answer(Answer[ChatBody]):
         logprobs = None
         if self.body.logprobs:
             pairs = zip(delta.tokens, delta.logprobs, strict=False)
-            logprobs = {"content": [_logprob(self.service, *pair) for pair in pairs]}
+            logprobs = {"content": [token_logprob(self.service, *pair) for pair in pairs]}
         choice = {"index": delta.index, "logprobs": logprobs, "finish_reason": finish}
         return choice | ({"stop_reason": delta.stop_reason} if delta.finish else {})
 
 
-def _logprob(service: Service, token: int, found: Logprob) -> dict[str, Any]:
+def token_logprob(service: Service, token: int, found: Logprob) -> dict[str, Any]:
+    """A token's log-probability as OpenAI shows it."""
     top = [_token(service, other, value) for other, value in found.top]
     return {**_token(service, token, found.value), "top_logprobs": top}
 

@@ -33,7 +33,9 @@ async def send(
             async for event in events:
                 if not response.prepared:
                     await response.prepare(request)
-                await response.write(b"data: " + orjson.dumps(event) + b"\n\n")
+                # Events of /v1/responses have a type, and it is their name too.
+                name = f"event: {event['type']}\n" if "type" in event else ""
+                await response.write(name.encode() + b"data: " + orjson.dumps(event) + b"\n\n")
         await response.write(DONE)
     except TimeoutError:
         await _fail(response, timed_out(timeout))
