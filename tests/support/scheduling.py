@@ -152,6 +152,10 @@ def faults(snap: Snapshot, request: GangRequest, where: Mapping[int, str]) -> li
             found.append(f"spread over {len(homes)} {level}s")
     for first, role in request.spans:
         mine = {at: name for at, name in whole.items() if 0 <= at - first < role.replicas}
+        if role.spread is not None:
+            per = Counter(homes_of(snap)[name, role.spread.level] for name in mine.values())
+            got = {homes_of(snap)[where[at], role.spread.level] for at in mine if at in where}
+            found += [f"{per[d]} in {d}" for d in got if per[d] > role.spread.max_per_domain]
         for group in role.groups:
             domains: dict[int, set[object]] = {}
             for at, name in mine.items():

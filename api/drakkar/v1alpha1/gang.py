@@ -72,6 +72,15 @@ RankGroups = Annotated[
 """Groups inside groups, smallest first."""
 
 
+class TopologySpread(Model):
+    """How many replicas may be lost at once with a domain."""
+
+    level: LevelName = Field(description="Level whose domains fail as a whole, such as rack.")
+    max_per_domain: int = Field(
+        ge=1, le=4096, description="Most replicas in one domain of this level."
+    )
+
+
 class TopologyRequest(Model):
     """How close together the gang must be placed."""
 
@@ -89,6 +98,11 @@ class TopologyRequest(Model):
     preferred: LevelName | None = Field(
         default=None,
         description="The gang runs inside one domain of this level if there is room, else as close as can be.",
+    )
+    spread: TopologySpread | None = Field(
+        default=None,
+        description="No domain of a level holds more than so many replicas (of each role, if there are "
+        "roles): what fails together. The gang is as close together as this allows.",
     )
     groups: RankGroups = Field(
         default_factory=list,

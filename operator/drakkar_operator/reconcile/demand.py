@@ -41,7 +41,9 @@ def gang_request(
     roles: list[Role] = []
     for name, replicas, groups in parts or [("", size, spec.topology.groups)]:
         first = sum(role.replicas for role in roles)
-        roles.append(Role(replicas, name=name, groups=tuple(groups), **_pod_part(job, name, first)))
+        own = _pod_part(job, name, first)
+        spread = spec.topology.spread
+        roles.append(Role(replicas, name=name, groups=tuple(groups), spread=spread, **own))
     if spares:
         roles.append(roles[-1].spare(spares))
     return GangRequest(

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drakkar_operator.scheduling.sums import Sums
+from drakkar_operator.scheduling.sums import CappedSums, Sums
 from drakkar_operator.scheduling.topology import IntArray, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """No domain of ``depth`` holds more than ``most`` replicas."""
+
+    depth: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,14 @@ class Units:
         first: int,
         missing: Sequence[int],
         fixed: Mapping[int, int],
+        limit: Limit | None = None,
     ) -> None:
         """``missing`` (ascending) of a role that begins at index ``first`` need places in ``rooms``.
 
         ``fixed`` has the node of its other replicas.
         """
         self.tree = tree
+        self.limit = limit
         self.stages = (Stage(tree.leaf, 1), *above)
         self.free = [Sums(tree, rooms, tree.leaf)]
         """Per stage: units that each domain of its depth has room for besides the forced ones."""
@@ -66,6 +76,14 @@ class Units:
         self.forced: list[dict[int, list[int]]] = [{}]
         """Per stage: domain -> units of the stage below whose group has replicas in it."""
         self._torn: list[str | None] = [None]
+        if limit is not None:
+            held = np.array([*fixed.values()], dtype=np.int64)
+            count = tree.count(limit.depth)
+            here = np.bincount(tree.ids[limit.depth][held], minlength=count).astype(np.int64)
+            self._left = limit.most - here
+            """Per domain of the limit: replicas that it may get besides those that stay and those
+            that their groups tie to it."""
+        self.free[0] = self._limited(0, self.free[0])
         for at in range(1, len(self.stages)):
             self._join(at, first, fixed)
 
@@ -110,10 +128,37 @@ class Units:
                         f"{_span(group, stage.size)}; it has room for {room}"
                     )
         ratio = stage.size // inner.size
-        self.free.append(Sums(tree, np.maximum(values, 0) // ratio, stage.depth))
         self.homeless.append(homeless)
         self.forced.append(forced)
+        torn = self._tie(at) or torn
         self._torn.append(torn)
+        sums = Sums(tree, np.maximum(values, 0) // ratio, stage.depth)
+        self.free.append(self._limited(at, sums))
+
+    def _tie(self, at: int) -> str | None:
+        """Count what a stage's groups tie to the limit's domains; what is wrong if it is too much."""
+        limit, stage, size = self.limit, self.stages[at], self.stages[at - 1].size
+        if limit is None or stage.depth < limit.depth:
+            return None
+        above = self.tree.ancestors(stage.depth, limit.depth)
+        for domain, units in self.forced[at].items():
+            self._left[above[domain]] -= len(units) * size
+            if self._left[above[domain]] < 0:
+                level = self.tree.level(limit.depth)
+                name = self.tree.domain_name(limit.depth, int(above[domain]))
+                return (
+                    f"{_span(units[0], size)} must be with the rest of its group in {level} {name}, "
+                    f"which would then hold more than {limit.most} replicas"
+                )
+        return None
+
+    def _limited(self, at: int, sums: Sums) -> Sums:
+        """The room of a stage within the limit, where the stage's domains lie in the limit's."""
+        limit, stage = self.limit, self.stages[at]
+        if limit is None or stage.depth < limit.depth:
+            return sums
+        caps = np.maximum(self._left, 0) // stage.size
+        return CappedSums(self.tree, sums.at(stage.depth), stage.depth, limit.depth, caps)
 
     def active(self, depth: int) -> int:
         """The last stage whose groups a domain of this depth may hold apart from each other."""

@@ -5,7 +5,7 @@ room for is a sum over its nodes; rank groups of several levels nest; several ro
 ``split`` (see ``together`` for the bound). An elastic gang gets as many replicas as fit under its
 ``required`` level. Among all placements ``place`` prefers, in this order:
 
-1. The constraints hold: node rules, free resources, the ``required`` level, rank groups.
+1. The constraints hold: node rules, free resources, the ``required`` level, rank groups, spread.
 2. Ranks go back to the node they ran on before (``hint``). A gang with no rank in place does so
    only if it costs no wider common level.
 3. The lowest common level: the tightest domain that holds the whole gang, ranks that stay
@@ -34,7 +34,7 @@ import numpy as np
 
 from drakkar_operator.model import Share
 from drakkar_operator.scheduling.decision import Placed, Unplaced, reservations
-from drakkar_operator.scheduling.groups import stages
+from drakkar_operator.scheduling.groups import Limit, stages
 from drakkar_operator.scheduling.predicates import capacity, eligible
 from drakkar_operator.scheduling.reasons import explain_shortage
 from drakkar_operator.scheduling.request import GangRequest
@@ -117,7 +117,10 @@ def parts_of(snapshot: Snapshot, request: GangRequest) -> list[Part]:
         suits = eligible(snapshot, role, request.avoid)
         rooms = capacity(snapshot, role, suits.mask)
         scores = Scores.of(snapshot, role, rooms)
-        search = Search(tree, scores, top, above, first)
+        limit = None
+        if role.spread is not None:
+            limit = Limit(tree.depth(role.spread.level), role.spread.max_per_domain)
+        search = Search(tree, scores, top, above, first, limit)
         parts.append(Part(role, first, suits, rooms, snapshot, search))
     return parts
 

@@ -268,6 +268,8 @@ def _too_few(
     else:
         what = f"{where.need} {more}{_plural('replica', where.need)}"
         what += f" with {amounts}{each}" if amounts else ""
+    if role.spread is not None:
+        what += f", at most {role.spread.max_per_domain} in one {role.spread.level}"
     if where.depth == 0:
         place, best = "", "the cluster"
     elif where.anchored:
@@ -280,7 +282,7 @@ def _too_few(
             (f"the best {level} ({name})"),
         )
     text = f"needs {what}{place}; {best} has room for {where.best}"
-    if where.unit == "replica":
+    if where.unit == "replica" and role.spread is None:
         text += _scattered(snapshot, part.suits, role, where, blocked)
     for name, label in tree.levels[:-1]:
         asked = name == level or (where.unit == "group" and name == where.level)

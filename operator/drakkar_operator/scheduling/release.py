@@ -116,9 +116,13 @@ class Rooms:
 
     @property
     def exact(self) -> bool:
-        """Whether room for whole groups of each role is enough: one role, no group in part."""
+        """Whether room for whole groups of each role is enough: one role, no group in part, no
+        limit per domain."""
         return not (
-            len(self.parts) > 1 or self.shared or (self.search.above and self.request.fixed)
+            len(self.parts) > 1
+            or self.shared
+            or self.search.limit is not None
+            or (self.search.above and self.request.fixed)
         )
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
+from drakkar.v1alpha1.gang import RankGroup, TopologyRequest, TopologySpread
 from drakkar_operator.model import Amounts, Taint
 
 Key = tuple[str, str]
@@ -76,6 +76,8 @@ class Role:
     groups: tuple[RankGroup, ...] = ()
     """Consecutive replicas of the role that share a domain, smallest group first. Each size divides
     the next, and the largest the role's replicas."""
+    spread: TopologySpread | None = None
+    """Most replicas of the role in a domain of a level."""
     reserve: bool = False
     """Spares: room that is kept for lost replicas."""
 
@@ -93,11 +95,12 @@ class Role:
             self.node_rules,
             self.host_ports,
             tuple((group.size, group.level) for group in self.groups),
+            (self.spread.level, self.spread.max_per_domain) if self.spread else None,
         )
 
     def spare(self, count: int) -> "Role":
         """So many further replicas that may take the place of lost ones, in no group."""
-        return replace(self, replicas=count, name="spares", groups=(), reserve=True)
+        return replace(self, replicas=count, name="spares", groups=(), spread=None, reserve=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class GangRequest:
     hint: Mapping[int, str] = field(default_factory=dict)
     """Node where a missing index ran before: taken again if it still fits."""
     topology: TopologyRequest = field(default_factory=TopologyRequest)
-    """Levels for the whole gang; groups count in the roles only."""
+    """Levels for the whole gang; groups and spread count in the roles only."""
     avoid: frozenset[str] = frozenset()
     """Nodes that must not be used: they failed or refused the gang lately."""
     sizes: tuple[int, ...] = ()
@@ -162,7 +165,7 @@ class GangRequest:
         sizes: tuple[int, ...] = (),
         **rules: Any,
     ) -> "GangRequest":
-        """A gang of one role, with the groups of ``topology``. All but ``fixed`` is missing.
+        """A gang of one role, with the groups and the spread of ``topology``. All but ``fixed`` is missing.
 
         ``rules`` are the further fields of Role.
         """
@@ -170,7 +173,8 @@ class GangRequest:
         fixed = fixed or {}
         if missing is None:
             missing = (at for at in range(replicas) if at not in fixed)
-        role = Role(replicas, requests, groups=tuple(topology.groups), **rules)
+        groups, spread = tuple(topology.groups), topology.spread
+        role = Role(replicas, requests, groups=groups, spread=spread, **rules)
         return cls(key, (role,), tuple(missing), fixed, hint or {}, topology, avoid, sizes)
 
     @classmethod

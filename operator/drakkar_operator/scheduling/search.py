@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from drakkar_operator.scheduling.fragmentation import FloatArray
-from drakkar_operator.scheduling.groups import Stage, Units
+from drakkar_operator.scheduling.groups import Limit, Stage, Units
 from drakkar_operator.scheduling.packing import fewest
-from drakkar_operator.scheduling.sums import Scores, Sums
+from drakkar_operator.scheduling.sums import CappedSums, Scores, Sums
 from drakkar_operator.scheduling.topology import BoolArray, IntArray, Tree
 
 
@@ -15,9 +15,19 @@ class Search:
     """Placement of the replicas of one role on the tree, below one required depth."""
 
     def __init__(
-        self, tree: Tree, scores: Scores, top: int, above: Sequence[Stage], first: int = 0
+        self,
+        tree: Tree,
+        scores: Scores,
+        top: int,
+        above: Sequence[Stage],
+        first: int = 0,
+        limit: Limit | None = None,
     ) -> None:
-        """``above``: the stages of rank groups; ``first``: the role's first index."""
+        """``above``: the stages of rank groups; ``first``: the role's first index.
+
+        ``limit``: most replicas of the role in the domains of a level.
+        """
+        self.limit = limit
         self.tree = tree
         self.scores = scores
         self.top = top
@@ -27,7 +37,7 @@ class Search:
 
     def units(self, rooms: IntArray, missing: Sequence[int], fixed: Mapping[int, int]) -> Units:
         """What needs places and what each domain has for it; ``fixed`` are ranks of this role."""
-        return Units(self.tree, rooms, self.above, self.first, missing, fixed)
+        return Units(self.tree, rooms, self.above, self.first, missing, fixed, self.limit)
 
     def arrange(
         self, rooms: IntArray, missing: Sequence[int], fixed: Mapping[int, int]
@@ -54,7 +64,13 @@ class Search:
         return self.tree.common_depth(np.array([*found.values()], dtype=np.int64))
 
     def tears(self, back: Mapping[int, int], fixed: Mapping[int, int]) -> bool:
-        """Whether with these ranks on these nodes a group would be in two domains."""
+        """Whether with these ranks on these nodes a group would be in two domains, or the limit
+        is exceeded."""
+        if self.limit is not None and back:
+            ids = self.tree.ids[self.limit.depth]
+            nodes = np.array([*fixed.values(), *back.values()], dtype=np.int64)
+            if int(np.bincount(ids[nodes]).max()) > self.limit.most:
+                return True
         for stage in self.above:
             ids = self.tree.ids[stage.depth]
             homes: dict[int, set[int]] = {}
@@ -88,6 +104,10 @@ class Search:
         tree, base = self.tree, room.base
         if depth == base:
             return {domain: own for domain, own in units.items() if own}
+        if isinstance(room, CappedSums):
+            if depth < room.depth:
+                units = self._spread_out(room.across, depth, units, held)
+            return self._spread_out(room.inside, max(depth, room.depth), units, held)
         found: dict[int, list[int]] = {}
         for domain, own in units.items():
             if not own:

@@ -75,6 +75,29 @@ class Sums:
         return least
 
 
+class CappedSums(Sums):
+    """Sums of which each domain of one depth counts only up to a cap of its own."""
+
+    def __init__(self, tree: Tree, values: IntArray, base: int, depth: int, caps: IntArray) -> None:
+        """``depth`` is that of the caps, the base or wider."""
+        super().__init__(tree, values, base)
+        self.depth = depth
+        self.caps = caps
+        self._capped: dict[int, IntArray] = {}
+        self.inside = Sums(tree, values, base)
+        """Without the caps: for use inside one domain that gets no more than its cap."""
+        self.across = Sums(tree, np.minimum(self.inside.at(depth), caps), depth)
+        """Over the domains that have caps."""
+
+    def at(self, depth: int) -> IntArray:
+        if depth <= self.depth:
+            return self.across.at(depth)
+        if depth not in self._capped:
+            caps = self.caps[self.tree.ancestors(depth, self.depth)]
+            self._capped[depth] = np.minimum(self.inside.at(depth), caps)
+        return self._capped[depth]
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """What breaks ties between domains with the same room: less is used first."""

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drakkar.v1alpha1.gang import TopologySpread
 from drakkar_operator.model import NodeView, PodView
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
@@ -81,6 +82,13 @@ def worlds(draw: st.DrawFn, most: int = 5) -> World:
     return nodes, pods
 
 
+spreads = st.none() | st.builds(
+    TopologySpread,
+    level=st.sampled_from(["zone", "block", "rack", "host"]),
+    max_per_domain=st.integers(1, 4),
+)
+
+
 @st.composite
 def requests(draw: st.DrawFn, names: list[str], most: int = 4) -> GangRequest:
     """A request, possibly with ranks in place, groups, and all kinds of rules."""
@@ -93,6 +101,7 @@ def requests(draw: st.DrawFn, names: list[str], most: int = 4) -> GangRequest:
         "required": draw(level),
         "preferred": draw(level),
         "groups": draw(rank_groups(replicas)),
+        "spread": draw(spreads),
     }
     rest: dict[str, Any] = {
         "tolerations": draw(st.sampled_from([(), (Toleration(operator="Exists"),)])),
