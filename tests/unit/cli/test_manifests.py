@@ -67,7 +67,7 @@ def test_lists_are_opened(tmp_path: Path) -> None:
     ("manifest", "words"),
     [
         (JOB, "spec: missing"),
-        ({**JOB, "kind": "TrainJob"}, "known: Queue, Topology, TrainingJob"),
+        ({**JOB, "kind": "TrainJob"}, "known: InferenceService, Queue, Topology, TrainingJob"),
         ({**JOB, "spec": {"replicas": 0}}, "spec.replicas: Input should be greater than"),
         ({**JOB, "spec": {"image": "a b"}}, "spec.image: write an image reference without spaces"),
         (
