@@ -451,5 +451,6 @@ async def test_nothing_is_in_flight_after_a_storm():
             "nothing is left",
         )
         assert all(one.in_flight == 0 for one in here.stats.revisions)
+        assert all(one.work == 0 for one in here.router.forwarder.fleet.replicas.values())
         for engine in engines:
             await engine.__aexit__()

@@ -14,7 +14,7 @@ from yarl import URL
 
 from drakkar.routing import ErrorClass
 from drakkar_workers.serve.router.answer import TAIL_BYTES, Stream, usage
-from drakkar_workers.serve.router.fleet import Replica
+from drakkar_workers.serve.router.fleet import Place
 from drakkar_workers.serve.router.record import RevisionRecord
 from drakkar_workers.serve.server.errors import ApiError, broken, timed_out
 
@@ -63,7 +63,7 @@ class Attempt:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        replica: Replica,
+        place: Place,
         record: RevisionRecord,
         *,
         first_byte: float,
@@ -71,7 +71,8 @@ class Attempt:
     ) -> None:
         """``first_byte``: seconds until an answer must begin; ``stall``: between two pieces."""
         self._session = session
-        self._replica = replica
+        self._place = place
+        self._replica = place.replica
         self._record = record
         self._first_byte = first_byte
         self._stall = stall
@@ -171,6 +172,7 @@ class Attempt:
     ) -> web.StreamResponse:
         """Send events as they come. What fails from here on is an event with the error."""
         first = last = time.monotonic()
+        self._place.computed()
         self._replica.circuit.succeeded()
         self._record.ttft.observe(first - self._began)
         response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))

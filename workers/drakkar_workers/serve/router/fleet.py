@@ -14,6 +14,8 @@ from drakkar_workers.serve.router.pick import Candidate, pick
 from drakkar_workers.serve.router.prefix import BLOCK_CHARACTERS, Seen
 from drakkar_workers.serve.router.question import CHARACTERS_PER_TOKEN, Question
 
+WORK_TOKENS = 256
+"""Tokens of a prompt that keep a replica as busy as an answer does, roughly."""
 STALE_SECONDS = 5.0
 """Figures that are older say nothing."""
 SESSIONS = 100_000
@@ -41,6 +43,8 @@ class Replica:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.in_flight = 0
+        self.work = 0.0
+        """Of the requests in flight; see ``Place``."""
         self.circuit = Circuit()
         self.seen = Seen(DEFAULT_BLOCKS)
         self.load: _Load | None = None
@@ -60,6 +64,20 @@ class Replica:
         now = asyncio.get_running_loop().time()
         for limit in self.limits:
             limit.reschedule(now)
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A request's place at a replica."""
+
+    replica: Replica
+    work: float
+    """1 for the request, and 1 for every WORK_TOKENS of its prompt that are still to be computed."""
+
+    def computed(self) -> None:
+        """Its prompt is computed: the first token has come."""
+        self.replica.work -= self.work - 1
+        self.work = 1.0
 
 
 class Fleet:
@@ -118,7 +136,7 @@ class Fleet:
             for replica in self.replicas.values()
         )
 
-    def take(self, question: Question, avoid: Collection[str] = ()) -> Replica | None:
+    def take(self, question: Question, avoid: Collection[str] = ()) -> Place | None:
         """A replica for a request, which counts there from this moment on; None: it must wait."""
         table = self.table
         if table is None:
@@ -138,7 +156,10 @@ class Fleet:
             return None
         self._turn += 1
         replica = self.replicas[found.name]
+        missing = (1 - found.prefix) * len(question.chain) * BLOCK_CHARACTERS
+        place = Place(replica, 1 + missing / CHARACTERS_PER_TOKEN / WORK_TOKENS)
         replica.in_flight += 1
+        replica.work += place.work
         replica.circuit.sent(now)
         # Others with this prompt follow it, though it is not computed yet.
         replica.seen.add(question.chain)
@@ -147,11 +168,14 @@ class Fleet:
             self._sessions.move_to_end(question.session)
             if len(self._sessions) > SESSIONS:
                 self._sessions.popitem(last=False)
-        return replica
+        return place
 
-    def release(self, replica: Replica) -> None:
+    def release(self, place: Place) -> None:
         """A request has ended there."""
-        replica.in_flight -= 1
+        place.replica.in_flight -= 1
+        # Sums of floats do not end at 0 by themselves.
+        left = place.replica.work - place.work
+        place.replica.work = left if place.replica.in_flight else 0.0
         self.changed()
 
     def heard(self, replica: Replica, figures: Figures) -> None:
@@ -164,14 +188,15 @@ class Fleet:
 
     def _candidate(self, replica: Replica, question: Question, now: float) -> Candidate:
         endpoint, last = replica.endpoint, replica.load
-        load, waiting = replica.in_flight, None
+        load, waiting = replica.work, None
         fresh = last is not None and now - last.at <= STALE_SECONDS
         figures = last.figures if last is not None and fresh else Figures()
         if last is not None and figures.waiting is not None:
             # What has changed since it was heard is known here.
             since = replica.in_flight - last.in_flight
             waiting = max(0, figures.waiting + since) if figures.waiting else 0
-            load = max(load, (figures.running or 0) + figures.waiting + since)
+            # Other routers' requests count too.
+            load += max(0, (figures.running or 0) + figures.waiting - last.in_flight)
         chain = question.chain
         return Candidate(
             name=endpoint.name,

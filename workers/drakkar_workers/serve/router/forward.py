@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from drakkar.routing import ErrorClass
 from drakkar_workers.serve.router.attempt import HOP_HEADERS, Attempt, FailedError, Outgoing
-from drakkar_workers.serve.router.fleet import Fleet, Replica
+from drakkar_workers.serve.router.fleet import Fleet, Place
 from drakkar_workers.serve.router.gate import DEFAULTS, Gate
 from drakkar_workers.serve.router.question import SESSION_HEADER, Question, read
 from drakkar_workers.serve.router.record import Record
@@ -66,17 +66,17 @@ class Forwarder:
         faults: Counter[ErrorClass] = Counter()
         pause = FIRST_PAUSE
         while True:
-            replica = self.fleet.take(question, failed) if failed else None
-            if replica is None:
+            place = self.fleet.take(question, failed) if failed else None
+            if place is None:
                 if failed:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE)
                     failed.clear()
-                replica = await self.gate.enter(question, deadline)
+                place = await self.gate.enter(question, deadline)
             try:
-                return await self._once(request, question, out, replica)
+                return await self._once(request, question, out, place)
             except FailedError as error:
-                failed.add(replica.name)
+                failed.add(place.replica.name)
                 faults[error.kind] += 1
                 if error.kind == "connect":
                     again = self.fleet.clock() < deadline
@@ -89,25 +89,25 @@ class Forwarder:
                 self.record.retries += 1
 
     async def _once(
-        self, request: web.Request, question: Question, out: Outgoing, replica: Replica
+        self, request: web.Request, question: Question, out: Outgoing, place: Place
     ) -> web.StreamResponse:
         table = self.fleet.table or DEFAULTS
         attempt = Attempt(
             self.session,
-            replica,
-            self.record.revision(replica.endpoint.revision),
+            place,
+            self.record.revision(place.replica.endpoint.revision),
             first_byte=table.first_byte_seconds,
             stall=self.stall,
         )
         try:
             return await attempt.run(request, out)
         except FailedError:
-            if replica.circuit.failed(self.fleet.clock()):
+            if place.replica.circuit.failed(self.fleet.clock()):
                 self.record.urgent()
             raise
         except BaseException:
-            replica.circuit.unknown()
+            place.replica.circuit.unknown()
             raise
         finally:
             self.gate.charge(question, generated=attempt.generated)
-            self.fleet.release(replica)
+            self.fleet.release(place)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from drakkar.routing import RouteTable
 from drakkar_workers.serve.router.fairness import Turns
-from drakkar_workers.serve.router.fleet import Fleet, Replica
+from drakkar_workers.serve.router.fleet import Fleet, Place
 from drakkar_workers.serve.router.question import Question
 from drakkar_workers.serve.router.record import Record
 from drakkar_workers.serve.server.errors import ApiError, too_many
@@ -17,7 +17,7 @@ DEFAULTS = RouteTable(service="", uid="-", version=0)
 @dataclass(eq=False, slots=True)
 class _Waiting:
     question: Question
-    place: asyncio.Future[Replica]
+    place: asyncio.Future[Place]
 
 
 class Gate:
@@ -38,8 +38,8 @@ class Gate:
         """Tokens of an answer, for the client's next turns."""
         self._turns.charge(question.client, generated=generated)
 
-    async def enter(self, question: Question, deadline: float) -> Replica:
-        """A replica, on which the request counts from now on.
+    async def enter(self, question: Question, deadline: float) -> Place:
+        """A place at a replica, where the request counts from now on.
 
         ``deadline`` is when, by the fleet's clock, it has waited long enough. Raises ApiError.
         """
@@ -69,19 +69,19 @@ class Gate:
             self._turns.remove(question.client, one)
             if not entered and one.place.done():
                 # The client left, or time was up, in the moment in which the place was given.
-                one.place.result().circuit.unknown()
+                one.place.result().replica.circuit.unknown()
                 self._fleet.release(one.place.result())
 
     def _serve(self) -> None:
         """Give places to those whose turn it is, as long as there are some."""
         while (turn := self._turns.next()) is not None:
             client, one = turn
-            replica = self._fleet.take(one.question)
-            if replica is None:
+            place = self._fleet.take(one.question)
+            if place is None:
                 return
             self._turns.remove(client, one)
             self._turns.charge(client, prompt=one.question.prompt_tokens)
-            one.place.set_result(replica)
+            one.place.set_result(place)
 
     def _none(self, seconds: float) -> ApiError:
         name = (self._fleet.table or DEFAULTS).service or "the service"

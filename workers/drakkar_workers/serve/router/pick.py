@@ -26,7 +26,7 @@ class Candidate:
     closed: bool = True
     """Its circuit breaker lets requests through."""
     load: float = 0
-    """Requests that wait or run there, those of this moment included."""
+    """What waits or runs there, in requests; a prompt that is still to be computed counts more."""
     in_flight: int = 0
     """Those of them that this router has sent."""
     waiting: float | None = None
@@ -76,8 +76,8 @@ def pick(
     if policy.kind == "round-robin":
         return sorted(able, key=lambda one: one.name)[turn % len(able)]
     if policy.kind == "least-requests":
-        least = min(one.load for one in able)
-        return chance.choice([one for one in able if one.load == least])
+        least = min(one.in_flight for one in able)
+        return chance.choice([one for one in able if one.in_flight == least])
     return _best(able, policy, chance)
 
 
