@@ -62,8 +62,9 @@ e2e: setup data ## Tests of whole jobs on real kubelets
 bench: setup data ## Measure the operator, placement and recovery
 	@for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
 
-generate: setup ## Write the files that are made from code: CRDs, reference pages
+generate: setup ## Write the files that are made from code: CRDs, reference pages, dashboards
 	@$(BIN)/python -m drakkar.crdgen
+	$(BIN)/python -m drakkar_dashboards
 
 clean-cluster: ## Take the local cluster away, with all its processes and files
 	@if [ -x $(BIN)/drakkar ]; then $(BIN)/drakkar cluster down; fi

@@ -24,7 +24,9 @@ from drakkar_operator.cluster.topology_status import TopologyStatus
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.controller import Controller
 from drakkar_operator.endpoints import application
+from drakkar_operator.fleet import Fleet, FleetCollector, fresh_restarts
 from drakkar_operator.metrics import Metrics
+from drakkar_operator.model import JobView
 from drakkar_operator.planner import Planner
 from drakkar_operator.questions import Forward, debug_application, plan_application
 from drakkar_operator.scheduler import Scheduler
@@ -119,6 +121,30 @@ class Core:
             check=self.leader.check,
             clock=wall,
         )
+        self._wall = wall
+        self.jobs.subscribe(self._count_restarts)
+        metrics.registry.register(FleetCollector(self.fleet))
+
+    def fleet(self) -> Fleet | None:
+        """All that is told of jobs, queues and nodes at a scrape; None while another leads, so
+        that sums over the replicas of the operator are right."""
+        if not (self.leader.leading and self.caches.synced):
+            return None
+        entries = self.caches.queues.items
+        return Fleet(
+            now=self._wall(),
+            jobs=self.jobs.items.values(),
+            nodes=self.caches.nodes.items.values(),
+            pods=self.caches.pods.items.values(),
+            queues=self.scheduler.usage(),
+            quotas={name: entry.view.quota for name, entry in entries.items()},
+            levels=self.caches.levels,
+            unusable=self.scheduler.unusable(),
+        )
+
+    def _count_restarts(self, old: JobView | None, new: JobView | None) -> None:
+        for scope, reason in fresh_restarts(old, new) if self.leader.leading else ():
+            self.metrics.restarts.labels(scope, reason).inc()
 
     async def run(self, stop: asyncio.Event, *others: Coroutine[Any, Any, Any]) -> None:
         """Work, with ``others`` beside it, until ``stop`` is set; then finish and tidy up.
@@ -234,7 +260,6 @@ class Operator:
         app = application(
             metrics=self.core.metrics,
             caches=self.core.caches,
-            jobs=self.core.jobs,
             queue=self.core.queue,
             ready=self._listed.is_set,
             stuck_after=self.settings.watch_seconds * 1.25 + 70.0,

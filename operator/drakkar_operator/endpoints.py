@@ -1,24 +1,19 @@
 """/metrics for Prometheus, /healthz and /readyz for the kubelet."""
 
-from collections import Counter
 from collections.abc import Callable
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from drakkar_operator.cluster.caches import Caches
-from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.metrics import Metrics
-
-PHASES = ("Pending", "Starting", "Running", "Recovering", "Suspended", "Complete", "Failed")
 
 
 def application(
     *,
     metrics: Metrics,
     caches: Caches,
-    jobs: Jobs,
     queue: WorkQueue[str],
     ready: Callable[[], bool],
     stuck_after: float,
@@ -28,9 +23,6 @@ def application(
 
     async def scrape(request: web.Request) -> web.Response:
         metrics.queue_depth.set(len(queue))
-        phases: Counter[str] = Counter(job.status.phase or "Pending" for job in jobs.items.values())
-        for phase in PHASES:
-            metrics.jobs.labels(phase).set(phases[phase])
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
 

@@ -13,6 +13,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+_WAIT = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 172_800.0)
+
 
 class Metrics:
     """All metrics, in a registry of their own so that tests can have many."""
@@ -54,8 +56,18 @@ class Metrics:
             ["resource"],
             registry=r,
         )
-        self.jobs = Gauge(
-            "drakkar_operator_trainingjobs", "TrainingJobs by phase.", ["phase"], registry=r
+        self.queue_wait = Histogram(
+            "drakkar_queue_wait_seconds",
+            "How long jobs waited that got a place.",
+            ["queue"],
+            buckets=_WAIT,
+            registry=r,
+        )
+        self.restarts = Counter(
+            "drakkar_operator_restarts_total",
+            "Interruptions of jobs, by what restarted and why.",
+            ["scope", "reason"],
+            registry=r,
         )
         self.scheduling_seconds = Histogram(
             "drakkar_operator_scheduling_cycle_seconds",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
 import structlog
 
 from drakkar.kube.rest import ApiError
@@ -21,6 +22,7 @@ from drakkar_operator.cluster.executor import Executor, OutdatedError
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.leader import NotLeaderError
 from drakkar_operator.cluster.workqueue import WorkQueue
+from drakkar_operator.fleet import NO_QUEUE, waits_since
 from drakkar_operator.holdings import Holdings
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.model import JobView, NodeView, PodView
@@ -30,6 +32,7 @@ from drakkar_operator.reconcile import trainingjob
 from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Eviction, Placed
+from drakkar_operator.scheduling.fragmentation import Fragmentation
 from drakkar_operator.scheduling.mix import JobMix, Mix
 from drakkar_operator.scheduling.queueing import Decision
 from drakkar_operator.scheduling.request import GangRequest
@@ -244,6 +247,11 @@ class Scheduler:
         admitted: list[Running | Pending] = [*self._running(), *restarting]
         return usage(views, self._snapshot(), admitted, waiting)
 
+    def unusable(self) -> float:
+        """Free devices that the jobs which were asked for of late could not use (expectation)."""
+        snapshot = self._snapshot()
+        return float(Fragmentation(snapshot).unusable(np.arange(len(snapshot.nodes))).sum())
+
     def _pending(self) -> list[Pending]:
         pending, now = [], self._clock()
         for key, waiting in list(self._waiting.items()):
@@ -267,7 +275,7 @@ class Scheduler:
                         spares=_spares(job),
                         extra=_extra(job, waiting.request),
                         charged=job.status.placement is not None,
-                        since=_waits_since(job),
+                        since=waits_since(job),
                         lasts=_lasts(job, now),
                         preempts=self._caches.preempts(job.spec.priority_class_name),
                     )
@@ -318,6 +326,9 @@ class Scheduler:
     async def _admit(self, key: str, job: JobView, placed: Placed) -> None:
         place = placement(placed, _spares(job), job.status.placement)
         plan = trainingjob.placed(job, place, self._clock())
+        if job.status.placement is None:
+            waited = max(0.0, self._clock() - waits_since(job))
+            self._metrics.queue_wait.labels(job.spec.queue or NO_QUEUE).observe(waited)
         job = await self._executor.write_status(job, plan.status)
         self.withdraw(key)
         self._metrics.decisions.labels("placed").inc()
@@ -443,14 +454,6 @@ def _extra(job: JobView, request: GangRequest) -> bool:
     """Whether a request is for nothing but spares of a gang that is whole."""
     held = job.status.placement is not None
     return held and bool(request.missing) and min(request.missing) >= job.replicas
-
-
-def _waits_since(job: JobView) -> float:
-    """Since when it is told that it waits; before that, since it was created."""
-    admitted = cond.find(job.status.conditions, cond.ADMITTED)
-    if admitted is None or admitted.status == "True":
-        return job.created
-    return admitted.last_transition_time.timestamp()
 
 
 def _lasts(job: JobView, now: float) -> float | None:

@@ -41,9 +41,9 @@ def missing_packages(needed: dict[str, str]) -> list[str]:
     return sorted(set(absent))
 
 
-def ensure_packages(progress: Progress) -> None:
+def ensure_packages(progress: Progress, needed: dict[str, str] = NEEDED) -> None:
     """Install what is missing, or say which command does."""
-    missing = missing_packages(NEEDED)
+    missing = missing_packages(needed)
     if not missing:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
