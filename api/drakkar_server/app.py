@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 
 from drakkar.kube.connection import Connection, load_connection
 from drakkar.kube.rest import ApiError, Rest
@@ -22,12 +23,20 @@ from drakkar_server.cluster import router as cluster
 from drakkar_server.cluster.state import Live
 from drakkar_server.context import Context
 from drakkar_server.history.history import History
+from drakkar_server.jobs import actions, logs, past
 from drakkar_server.jobs import router as jobs
 from drakkar_server.metrics import Metrics
 from drakkar_server.protection import Protection
+from drakkar_server.services import router as services
 from drakkar_server.settings import Settings
+from drakkar_server.usage import router as usage
+from drakkar_server.web import cluster as web_cluster
+from drakkar_server.web import jobs as web_jobs
+from drakkar_server.web import session
+from drakkar_server.web.render import HERE, error_page
 
 AGENT = "drakkar-server"
+STATIC = HERE / "static"
 log = structlog.get_logger(__name__)
 
 
@@ -93,8 +102,11 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
     app.add_middleware(Protection, metrics=metrics, hsts=not settings.insecure_cookies)
     for kind in (problems.ProblemError, ApiError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
-    for router in (health.router, auth.router, jobs.router, cluster.router):
+    routers = (health, auth, actions, logs, past, jobs, cluster, usage, services)
+    pages = (session, web_cluster, web_jobs)
+    for router in [module.router for module in (*routers, *pages)]:
         app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
 
@@ -102,7 +114,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     problem = problems.as_problem(error)
     if problem.details.status >= 500:
         log.warning("request failed", path=request.url.path, error=repr(error))
-    return problems.response(problem)
+    return problems.response(problem) if problems.of_api(request) else error_page(request, problem)
 
 
 def _must_not_end(task: "asyncio.Task[None]") -> None:

@@ -4,9 +4,9 @@ that streams pass through untouched."""
 import time
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drakkar_server import problems
 from drakkar_server.metrics import Metrics
 
 MOST_BYTES: Final = 2 << 20
@@ -23,10 +23,6 @@ _HEADERS: Final = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
 )
-
-
-class _TooLargeError(Exception):
-    """The body is longer than it may be."""
 
 
 class Protection:
@@ -53,7 +49,8 @@ class Protection:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > MOST_BYTES:
-                raise _TooLargeError
+                # Of all exceptions it is this one that routes let pass while they read a body.
+                raise HTTPException(413, f"The body is larger than {MOST_BYTES >> 20} MiB.")
             return message
 
         async def decorated(message: Message) -> None:
@@ -69,15 +66,6 @@ class Protection:
 
         try:
             await self._app(scope, guarded, decorated)
-        except _TooLargeError:
-            if code:
-                raise
-            problem = problems.ProblemError(
-                413,
-                f"The body is larger than {MOST_BYTES >> 20} MiB.",
-                kind="urn:drakkar:too-large",
-            )
-            await problems.response(problem)(scope, receive, decorated)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, str(code)).inc()

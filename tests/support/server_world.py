@@ -147,6 +147,7 @@ async def world(folder: Path, **settings: Any) -> AsyncIterator[World]:
         found = World(kube, api, app, f"http://127.0.0.1:{port}")
         try:
             await found.until(lambda: not app.state.context.live.missing, "all is listed")
+            await found.until(lambda: app.state.context.history.up, "the database is there")
             yield found
         finally:
             await found.close()

@@ -17,7 +17,7 @@ from drakkar_server.jobs.find import KEYS, Filter, Order, matching
 from drakkar_server.jobs.schemas import JobSummary
 from drakkar_server.names import Name, Namespace
 from drakkar_server.paging import Cut, Page, cut, page_of
-from drakkar_server.problems import from_api, not_found
+from drakkar_server.problems import ProblemError, from_api, not_found
 
 router = APIRouter(prefix="/api/v1", tags=["jobs"])
 PLURAL = "trainingjobs"
@@ -37,7 +37,10 @@ def wanted_of(
     search: Annotated[str, Query(max_length=100, description="Part of the name.")] = "",
 ) -> Filter:
     """Dependency: the query's filters."""
-    return Filter(namespace, frozenset(phase or ()), queue, user, search)
+    if "\0" in "".join(filter(None, [namespace, queue, user, search, *(phase or ())])):
+        raise ProblemError(422, "query: NUL is part of no name.", kind="urn:drakkar:invalid")
+    phases = frozenset(filter(None, phase or ()))
+    return Filter(namespace or None, phases, queue or None, user or None, search)
 
 
 Wanted = Annotated[Filter, Depends(wanted_of)]

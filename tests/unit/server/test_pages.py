@@ -1,0 +1,122 @@
+"""Pages: whoever looks sees what they may, text stays text, and changes need the session's token."""
+
+import re
+
+import httpx
+import pytest
+
+from support.server_world import ADMIN, ANN, BEN, World
+
+PAGES = ("/", "/jobs", "/history", "/jobs/new", "/compare", "/queues", "/nodes", "/services", "/usage",
+         "/settings")  # fmt: skip
+XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
+
+
+async def signed_in(here: World, token: str) -> httpx.AsyncClient:
+    client = here.client(None)
+    answer = await client.post("/login", data={"token": token})
+    assert answer.status_code == 303
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert token not in cookie
+    return client
+
+
+async def csrf(client: httpx.AsyncClient) -> str:
+    found = re.search(r'X-CSRF-Token": "([0-9a-f]{64})"', (await client.get("/")).text)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_page_is_there_for_who_is_signed_in(here: World, path: str) -> None:
+    away = await here.client(None).get(path)
+    assert (away.status_code, away.headers["location"]) == (303, "/login")
+    client = await signed_in(here, ADMIN)
+    answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    assert "<h1" in answer.text
+    assert ADMIN not in answer.text
+    # Nothing that the content security policy would block.
+    assert not re.search(r"<script>|\son\w+=|\sstyle=", answer.text)
+
+
+async def test_a_wrong_token_signs_nobody_in(here: World) -> None:
+    answer = await here.client(None).post("/login", data={"token": "wrong"})
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+    forged = await here.client(None).post(
+        "/login", data={"token": ADMIN}, headers={"Sec-Fetch-Site": "cross-site"}
+    )
+    assert forged.status_code == 403
+
+
+async def test_strings_of_users_stay_text(here: World) -> None:
+    here.job(
+        "evil",
+        status={
+            "phase": "Failed",
+            "pendingReason": XSS,
+            "restarts": [{"id": "1", "time": "2026-01-01T00:00:00Z", "scope": "pod", "reason": XSS, "message": XSS}],
+            "conditions": [{"type": "Failed", "status": "True", "reason": "x", "message": XSS}],
+            "checkpoints": [{"step": 1, "path": XSS, "time": "2026-01-01T00:00:00Z"}],
+        },
+        queue=XSS,
+    )  # fmt: skip
+    await here.sees("ann/evil")
+    client = await signed_in(here, ADMIN)
+    for path in ("/", "/jobs", "/history", "/jobs/ann/evil", "/jobs?search=" + XSS):
+        text = (await client.get(path)).text
+        assert "<script>alert" not in text, path
+        assert "<img src=x" not in text
+    bad = await client.post(
+        "/jobs/new/plan", data={"manifest": XSS}, headers={"X-CSRF-Token": await csrf(client)}
+    )
+    assert "<script>alert" not in bad.text
+
+
+async def test_a_change_needs_the_token_of_the_session(here: World) -> None:
+    here.job("one")
+    await here.sees("ann/one")
+    client = await signed_in(here, ANN)
+    other = await csrf(await signed_in(here, ANN))
+    for headers in ({}, {"X-CSRF-Token": "0" * 64}, {"X-CSRF-Token": other}):
+        for path in ("/jobs/ann/one/act/delete", "/api/v1/jobs/ann/one/suspend"):
+            assert (await client.post(path, headers=headers)).status_code == 403
+        assert (await client.delete("/api/v1/jobs/ann/one", headers=headers)).status_code == 403
+    answer = await client.post(
+        "/jobs/ann/one/act/suspend", headers={"X-CSRF-Token": await csrf(client)}
+    )
+    assert answer.status_code == 200
+    assert "saves its state" in answer.text
+    assert here.kube.get("trainingjobs.drakkar.dev", "one", "ann")["spec"]["suspend"] is True
+
+
+async def test_pages_of_others_jobs_do_not_exist(here: World) -> None:
+    here.job("secret-plan")
+    await here.sees("ann/secret-plan")
+    client = await signed_in(here, BEN)
+    token = {"X-CSRF-Token": await csrf(client)}
+    assert (await client.get("/jobs/ann/secret-plan")).status_code == 404
+    for path in ("/", "/jobs", "/history"):
+        assert "secret-plan" not in (await client.get(path)).text
+    refused = await client.post("/jobs/ann/secret-plan/act/delete", headers=token)
+    assert refused.status_code == 403
+    assert here.kube.get("trainingjobs.drakkar.dev", "secret-plan", "ann")
+    assert (await client.get("/compare?job=ann/secret-plan")).status_code == 404
+
+
+async def test_signing_out_ends_the_session(here: World) -> None:
+    client = await signed_in(here, ANN)
+    await client.post("/logout", data={"csrf": await csrf(client)})
+    assert (await client.get("/")).status_code == 303
+
+
+async def test_yaml_with_aliases_is_refused(here: World) -> None:
+    client = await signed_in(here, ANN)
+    bomb = "a: &a [x,x]\nb: &b [*a,*a]\n"
+    answer = await client.post(
+        "/jobs/new/plan", data={"manifest": bomb}, headers={"X-CSRF-Token": await csrf(client)}
+    )
+    assert "aliases" in answer.text
