@@ -11,6 +11,7 @@ class Answer:
 
     tokens: list = field(default_factory=list)
     logprobs: list = field(default_factory=list)
+    prompt_logprobs: list = field(default_factory=list)
     finish: str | None = None
     stopped_by: int | None = None
     cached: int = 0
@@ -19,13 +20,22 @@ class Answer:
 
 
 def request(
-    name, prompt, *, adapter=None, salt="", priority=0, embed=False, arrival=0.0, **sampling
+    name,
+    prompt,
+    *,
+    adapter=None,
+    salt="",
+    priority=0,
+    embed=False,
+    arrival=0.0,
+    prompt_logprobs=None,
+    **sampling,
 ):
     """A greedy request unless ``sampling`` says otherwise."""
     fields = {"temperature": 0.0, "max_tokens": 12, "ignore_eos": True, **sampling}
     return Request(
         id=name, prompt=list(prompt), sampling=Sampling(**fields), adapter=adapter, salt=salt,
-        priority=priority, embed=embed, arrival=arrival,
+        priority=priority, embed=embed, arrival=arrival, prompt_logprobs=prompt_logprobs,
     )  # fmt: skip
 
 
@@ -44,6 +54,7 @@ def run(engine, *requests):
             assert answer.finish is None, "more after the end"
             answer.tokens += output.tokens
             answer.logprobs += output.logprobs
+            answer.prompt_logprobs += output.prompt_logprobs
             answer.finish, answer.stopped_by = output.finish, output.stopped_by
             answer.cached += output.cached
             answer.error += output.error

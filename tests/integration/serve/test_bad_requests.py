@@ -77,7 +77,6 @@ BAD = {
     "stream_options without stream": (*chat(stream_options={"include_usage": True}), None),
     "top_logprobs alone": (*chat(top_logprobs=2), None),
     "too many logprobs": (*text(logprobs=100), "logprobs"),
-    "echo with logprobs": (*text(echo=True, logprobs=1), "echo"),
     "unknown response_format": (*chat(response_format={"type": "xml"}), "response_format.type"),
     "json_schema without one": (*chat(response_format={"type": "json_schema"}), "response_format"),
     "a schema of nonsense": (*schema({"type": "nonsense"}), "response_format"),

@@ -121,6 +121,24 @@ def test_completions(client):
     assert "".join(chunk.choices[0].text for chunk in streamed) == text.choices[0].text
 
 
+def test_the_likelihood_of_a_given_text(client):
+    asked = {"model": "tiny", "prompt": "ab cd", "max_tokens": 1, "temperature": 0, "logprobs": 1}
+    (choice,) = client.completions.create(**asked, echo=True).choices
+    found = choice.logprobs
+    assert "".join(found.tokens[:5]) == "ab cd"
+    assert found.text_offset == [0, 1, 2, 3, 4, 5]
+    assert found.token_logprobs[0] is found.top_logprobs[0] is None
+    assert all(value <= 0 for value in found.token_logprobs[1:])
+    # The same as if the model had said it itself.
+    forced = client.completions.create(
+        **{**asked, "prompt": "ab c"}, extra_body={"structured_outputs": {"choice": ["d"]}}
+    ).choices[0]
+    assert forced.text == "d"
+    assert forced.logprobs.token_logprobs[0] == pytest.approx(found.token_logprobs[4], abs=1e-4)
+    first = next(iter(client.completions.create(**asked, echo=True, stream=True))).choices[0]
+    assert first.logprobs.tokens == found.tokens[: len(first.logprobs.tokens)]
+
+
 def test_stop_sequences(client):
     fixed = {"model": "tiny", "prompt": "ab", "max_tokens": 60, "seed": 3,
              "extra_body": {"ignore_eos": True}}  # fmt: skip

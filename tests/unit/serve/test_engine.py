@@ -54,6 +54,26 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_log_probabilities_of_prompts_equal_those_of_transformers(variant, engine_of, tiny):
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(tiny).eval()
+    engine = engine_of(**VARIANTS[variant])
+    run(engine, *requests(max_tokens=2))  # The cache has all prompts, which must not matter.
+    answers = run(engine, *requests(max_tokens=40, prompt_logprobs=2))
+    for i, prompt in enumerate(PROMPTS):
+        with torch.no_grad():
+            expected = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        found = answers[f"r{i}"].prompt_logprobs
+        assert len(found) == len(prompt) - 1
+        for at, one in enumerate(found):
+            assert one.value == pytest.approx(expected[at, prompt[at + 1]].item(), abs=2e-3)
+            assert [value for _, value in one.top] == pytest.approx(
+                expected[at].topk(2).values.tolist(), abs=2e-3
+            )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_greedy_tokens_equal_those_of_transformers(variant, engine_of, expected):
     engine = engine_of(**VARIANTS[variant])
     assert alone(engine, max_tokens=40) == expected

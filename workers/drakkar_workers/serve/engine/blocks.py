@@ -53,7 +53,7 @@ class BlockManager:
 
         At least one token is left out, since logits come from computing a token.
         """
-        if not self.caching or sequence.request.embed:
+        if not self.caching or sequence.request.reads_all:
             return []
         found: list[int] = []
         usable = (len(sequence.tokens) - 1) // self.size
@@ -72,7 +72,7 @@ class BlockManager:
         sequence.blocks = list(prefix)
         sequence.computed = len(prefix) * self.size
         sequence.published = len(prefix)
-        if sequence.preemptions == 0 and not sequence.request.embed:
+        if sequence.preemptions == 0 and not sequence.request.reads_all:
             sequence.cached = sequence.computed
             self.queries += len(sequence.tokens)
             self.hits += sequence.computed

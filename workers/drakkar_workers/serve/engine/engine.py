@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -46,6 +46,8 @@ class _State:
     matcher: Matcher | None
     ngrams: Ngrams | None
     stops: frozenset[int]
+    scores: list[Logprob] = field(default_factory=list)
+    """Of the prompt's tokens from the second on, as far as they are computed."""
 
 
 class Engine:
@@ -128,6 +130,10 @@ class Engine:
         at = 0
         for piece in plan.pieces:
             request = piece.sequence.request
+            if request.id in result.scores:
+                scores = self._states[request.id].scores
+                # After a preemption the prompt is computed again.
+                scores += result.scores[request.id][len(scores) - piece.start :]
             if request.embed:
                 self.scheduler.computed(piece)
                 if piece.samples:
@@ -290,6 +296,7 @@ class Engine:
             logprobs=found,
             finish=finish,
             stopped_by=stopped_by,
+            prompt_logprobs=state.scores if first else [],
             cached=sequence.cached if first else 0,
             queued=(sequence.admitted or 0.0) - request.arrival if first else 0.0,
             error=error,

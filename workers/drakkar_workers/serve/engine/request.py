@@ -65,6 +65,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A request with the same prompt: this one waits until that prompt is computed."""
     embed: bool = False
     """Return the mean of the hidden states instead of tokens."""
+    prompt_logprobs: int | None = None
+    """How many of the likeliest tokens are returned beside each token of the prompt; None: nothing."""
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether every position must be computed, whatever is in the prefix cache."""
+        return self.embed or self.prompt_logprobs is not None
 
 
 class Logprob(msgspec.Struct, frozen=True, array_like=True):
@@ -83,6 +90,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish: FinishReason | None = None
     stopped_by: int | None = None
     """The stop or end token, which is not among ``tokens``' text."""
+    prompt_logprobs: list[Logprob] = []
+    """Of the prompt's tokens from the second on; with the first token of the answer."""
     cached: int = 0
     """Prompt tokens that came from the prefix cache."""
     queued: float = 0.0

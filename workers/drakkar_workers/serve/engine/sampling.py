@@ -56,6 +56,13 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[Logprob
     return out, found
 
 
+@torch.inference_mode()
+def score(logits: Tensor, tokens: Sequence[int], count: int) -> list[Logprob]:
+    """Log-probabilities of given tokens, one per row of logits (R, V)."""
+    natural = torch.log_softmax(logits, dim=-1)
+    return [_logprob(row, token, count) for row, token in zip(natural, tokens, strict=True)]
+
+
 def uniform(seed: int, number: int) -> float:
     """Draw ``number`` of a seed, in [0, 1): SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     z = (seed + (number + 1) * 0x9E3779B97F4A7C15) & _MASK64

@@ -7,10 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from drakkar_workers.serve.engine.request import Logprob
+from drakkar_workers.serve.engine.sampling import score
 from drakkar_workers.serve.engine.scheduler import Piece
 from drakkar_workers.serve.engine.sequence import Sequence
 from drakkar_workers.serve.model.backend import BLOCK, Batch
 from drakkar_workers.serve.model.decoder import Decoder
+
+SCORED_ROWS = 64
+"""Positions of a prompt whose logits are held at once."""
 
 
 @dataclass(slots=True)
@@ -21,6 +26,8 @@ class Result:
     """Shape (rows, vocab), float32: 1 + drafts rows for each piece that samples, in order."""
     embeddings: dict[str, list[float]]
     """Of the requests whose last piece this was: unit length."""
+    scores: dict[str, list[Logprob]]
+    """Of prompt tokens: each the one after a position that this step has computed."""
 
 
 class Runner:
@@ -40,6 +47,7 @@ class Runner:
         x = self.decoder.forward(batch)
         wanted: list[int] = []
         embeddings = {}
+        scores = {}
         for piece, (_row, first, tokens, _position) in zip(
             pieces, batch.pieces.tolist(), strict=True
         ):
@@ -49,13 +57,16 @@ class Runner:
                 if piece.samples:
                     embeddings[request.id] = _unit(total).tolist()
                     del self._sums[request.id]
-            elif piece.samples:
+                continue
+            if request.prompt_logprobs is not None:
+                scores[request.id] = self._score(piece, x[first : first + tokens])
+            if piece.samples:
                 wanted.extend(range(first + piece.count - 1, first + tokens))
         logits = None
         if wanted:
             rows = x if len(wanted) == len(x) else x[torch.tensor(wanted, device=x.device)]
             logits = self.decoder.logits(rows)
-        return Result(logits, embeddings)
+        return Result(logits, embeddings, scores)
 
     def forget(self, sequence: Sequence) -> None:
         """A sequence has given up its blocks."""
@@ -104,6 +115,15 @@ class Runner:
             self._table[row.index, row.filled : row.filled + len(missing)] = missing
             row.filled += len(missing)
         return row.index
+
+    def _score(self, piece: Piece, x: Tensor) -> list[Logprob]:
+        request, found = piece.sequence.request, []
+        following = request.prompt[piece.start + 1 : piece.start + piece.count + 1]
+        for at in range(0, len(following), SCORED_ROWS):
+            tokens = following[at : at + SCORED_ROWS]
+            logits = self.decoder.logits(x[at : at + len(tokens)])
+            found += score(logits, tokens, request.prompt_logprobs or 0)
+        return found
 
     def _sum(self, piece: Piece, hidden: Tensor) -> Tensor:
         total = hidden.float().sum(dim=0)

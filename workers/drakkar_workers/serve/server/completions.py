@@ -5,8 +5,8 @@ from typing import Any
 
 from aiohttp import web
 
+from drakkar_workers.serve.engine.request import Logprob
 from drakkar_workers.serve.server.answer import Answer
-from drakkar_workers.serve.server.errors import ApiError
 from drakkar_workers.serve.server.generate import Delta, Job, prepare
 from drakkar_workers.serve.server.limits import Client
 from drakkar_workers.serve.server.schemas import CompletionBody
@@ -20,8 +20,6 @@ async def completions(request: web.Request) -> web.StreamResponse:
     """Continuations of prompts, whole or streamed."""
     service, client = request.app[SERVICE], request[CLIENT]
     body = await parse(request, CompletionBody)
-    if body.echo and body.logprobs is not None:
-        raise ApiError("echo with logprobs is not supported", param="echo")
     prompts = await prompt_ids(service, body.prompt)
     name = new_id("cmpl")
     job = prepare(
@@ -30,6 +28,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         max_tokens=body.max_tokens or DEFAULT_TOKENS,
         logprobs=body.logprobs,
         grammar=body.grammar(),
+        score_prompt=body.echo and body.logprobs is not None,
     )  # fmt: skip
     return await _Answer(service, client, body, job, name).reply(request)
 
@@ -108,12 +107,20 @@ class _Answer(Answer[CompletionBody]):
         return choice | ({"stop_reason": delta.stop_reason} if delta.finish else {})
 
     def _logprobs(self, delta: Delta) -> dict[str, list[Any]]:
+        pairs: list[tuple[int, Logprob | None]] = []
+        if delta.prompt_logprobs:
+            # Nothing precedes the first token, so it has no probability.
+            prompt = self.job.requests[delta.index].prompt
+            pairs += zip(prompt, [None, *delta.prompt_logprobs], strict=True)
+        pairs += zip(delta.tokens, delta.logprobs, strict=False)
         tokens, values, tops, offsets = [], [], [], []
-        for token, found in zip(delta.tokens, delta.logprobs, strict=False):
+        for token, found in pairs:
             text = self._text(token)
             tokens.append(text)
-            values.append(max(found.value, -9999.0))
-            tops.append({self._text(other): value for other, value in found.top})
+            values.append(None if found is None else max(found.value, -9999.0))
+            tops.append(
+                None if found is None else {self._text(other): value for other, value in found.top}
+            )
             offsets.append(self._offsets[delta.index])
             self._offsets[delta.index] += len(text)
         return {

@@ -25,6 +25,8 @@ class Delta:
     logprobs: list[Logprob]
     finish: str | None = None
     stop_reason: str | int | None = None
+    prompt_logprobs: Sequence[Logprob] = ()
+    """With the first one, if they were asked for: of the prompt's tokens from the second on."""
 
 
 @dataclass(slots=True)
@@ -65,10 +67,11 @@ def prepare(
     max_tokens: int | None,
     logprobs: int | None,
     grammar: Grammar | None,
+    score_prompt: bool = False,
 ) -> Job:
     """Requests for the engine. Raises ApiError if the prompts do not fit or a limit is reached.
 
-    ``max_tokens`` None means as many as fit.
+    ``max_tokens`` None means as many as fit. ``score_prompt``: log-probabilities of the prompt too.
     """
     adapter = service.adapter_of(body.model)
     choices = body.n or 1
@@ -104,6 +107,7 @@ def prepare(
                     arrival=time.monotonic(),
                     adapter=adapter,
                     salt=body.cache_salt or "",
+                    prompt_logprobs=logprobs if score_prompt else None,
                     follows=f"{name}-{index - choice}" if choice else None,
                 )
             )
@@ -188,7 +192,10 @@ async def _choice(service: Service, job: Job, index: int) -> AsyncIterator[Delta
                 reason = finish or reason
                 logprobs = output.logprobs[: len(shown)]
                 if fresh or finish or logprobs:
-                    yield Delta(index, fresh, list(shown), logprobs, finish, stop_reason)
+                    yield Delta(
+                        index, fresh, list(shown), logprobs, finish, stop_reason,
+                        output.prompt_logprobs,
+                    )  # fmt: skip
                 if finish is not None:
                     return
     finally:
