@@ -87,8 +87,11 @@ def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
         reporter.say(f"asked to leave at step {trainer.step}; state is saved")
         worlds.part(world)
         return ExitCode.CHECKPOINTED
-    text = task.sample(trainer.model, trainer.precision()) if world.is_first else None
-    if text is not None:
+    text = None
+    # A sample's length is no multiple of anything, so that nobody can share its positions.
+    if trainer.layout.context == 1 and (world.is_first or trainer.layout.sharded):
+        text = task.sample(trainer.model, trainer.precision(), trainer.layout.tensor)
+    if text is not None and world.is_first:
         reporter.sample(text)
     reporter.phase("done")
     worlds.part(world)
@@ -163,7 +166,7 @@ def _set_up(given: Settings, task: Task, world: World, reporter: Reporter) -> Tr
         precision = "bf16 autocast" if trainer.bf16 else "fp32"
         reporter.say(
             f"model: {count / 1e6:.2f}M parameters, {precision}, {world.size} rank(s) on "
-            f"{world.device.type}, {torch.get_num_threads()} thread(s) each"
+            f"{world.device.type} ({trainer.layout.about()}), {torch.get_num_threads()} thread(s) each"
         )
         reporter.say(task.about())
         if task.baseline is not None:
@@ -178,11 +181,12 @@ def _memory(given: Settings, world: World, reporter: Reporter) -> Memory | None:
         return None
     assert arena is not None
     # Data parallel: the ranks differ in their random numbers alone.
+    parallel = given.recipe.parallel
     return Memory(
         arena,
         world,
         epoch=given.epoch,
-        shared=True,
+        shared=parallel.shard == 1 and parallel.tensor == 1,
         warn=reporter.warn,
         pulse=reporter.pulse,
     )

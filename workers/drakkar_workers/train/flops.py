@@ -6,8 +6,11 @@ from drakkar_workers.train.models.decoder import Shape
 
 def parameter_count(shape: Shape) -> int:
     """Parameters of a decoder; tied embeddings count once."""
-    kv_width = shape.kv_heads * shape.head_width
-    attention = 2 * shape.hidden * shape.hidden + 2 * shape.hidden * kv_width
+    attention = _attention_weights(shape)
+    if shape.qkv_bias:
+        attention += (shape.heads + 2 * shape.kv_heads) * shape.head_width
+    if shape.qk_norm:
+        attention += 2 * shape.head_width
     mlp = 3 * shape.hidden * shape.mlp_hidden
     embeddings = (1 if shape.tie_embeddings else 2) * shape.vocab * shape.hidden
     norms = (2 * shape.layers + 1) * shape.hidden
@@ -17,11 +20,13 @@ def parameter_count(shape: Shape) -> int:
 def flops_per_token(shape: Shape, sequence: int) -> float:
     """FLOPs of forward and backward for one token (PaLM, arXiv 2204.02311, appendix B): 6 per weight
     of a matrix product, and 12 x layers x hidden x sequence for attention, causal or not."""
-    kv_width = shape.kv_heads * shape.head_width
-    attention = 2 * shape.hidden * shape.hidden + 2 * shape.hidden * kv_width
-    weights = shape.layers * (attention + 3 * shape.hidden * shape.mlp_hidden)
+    weights = shape.layers * (_attention_weights(shape) + 3 * shape.hidden * shape.mlp_hidden)
     weights += shape.vocab * shape.hidden
-    return 6.0 * weights + 12.0 * shape.layers * shape.hidden * sequence
+    return 6.0 * weights + 12.0 * shape.layers * shape.heads * shape.head_width * sequence
+
+
+def _attention_weights(shape: Shape) -> int:
+    return 2 * shape.hidden * (shape.heads + shape.kv_heads) * shape.head_width
 
 
 def peak_flops(device_name: str, *, bf16: bool = True) -> float | None:

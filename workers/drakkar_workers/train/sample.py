@@ -3,11 +3,13 @@
 import torch
 from tokenizers import Tokenizer
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F  # noqa: N812
 
 TEMPERATURE = 0.8
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -17,6 +19,7 @@ def sample(
     seed: int,
     window: int,
     precision: torch.autocast,
+    multiple: int = 1,
 ) -> str:
     """The prompt and up to ``tokens`` more; ends early at the end-of-text token."""
     device = next(model.parameters()).device
@@ -26,7 +29,13 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     for _ in range(tokens):
         with precision:
-            logits_V = model(torch.tensor([ids[-window:]], device=device))[0, -1, :vocab]
+            ids_T = torch.tensor(ids[-window:], device=device)
+            # What follows a position does not change it.
+            padded_T = F.pad(ids_T, (0, -len(ids_T) % multiple))
+            logits_BTV = model(padded_T[None])
+        if isinstance(logits_BTV, DTensor):
+            logits_BTV = logits_BTV.full_tensor()
+        logits_V = logits_BTV[0, len(ids_T) - 1, :vocab]
         weights_V = (logits_V.float().cpu() / TEMPERATURE).softmax(-1)
         choice = int(torch.multinomial(weights_V, 1, generator=generator))
         if choice == end:

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from drakkar_workers.errors import ConfigError, TrainingError
@@ -20,16 +22,21 @@ from drakkar_workers.train.checkpoint import layout
 from drakkar_workers.train.checkpoint.layout import Manifest
 from drakkar_workers.train.checkpoint.memory import DamagedError, Memory
 from drakkar_workers.train.checkpoint.restore import Found, load_tensors
-from drakkar_workers.train.checkpoint.saver import Outcome, Saver
+from drakkar_workers.train.checkpoint.saver import Export, Outcome, Saver
 from drakkar_workers.train.checkpoint.state import (
     RandomState,
+    local_parts,
     prepare_optimizer,
     rank_file,
     seed_all,
     tensors_of,
+    whole,
 )
 from drakkar_workers.train.control import Requests
 from drakkar_workers.train.guard import Guard, Verdict
+from drakkar_workers.train.models.decoder import Shape
+from drakkar_workers.train.parallel.mesh import lay_out
+from drakkar_workers.train.parallel.parallelize import parallelize
 from drakkar_workers.train.recipes.task import Share, Task
 from drakkar_workers.train.report import Reporter
 from drakkar_workers.train.settings import Settings
@@ -85,20 +92,17 @@ class Trainer:
         """Step of the newest save that was begun and has not failed."""
 
         seed_all(self._recipe.seed)
-        self._share = Share(world.rank, world.size, world.device)
+        self.layout = lay_out(self._recipe.parallel, world)
+        self._share = Share(self.layout.data_rank, self.layout.data, world.device)
+        self.bf16 = self._agree_on_bf16()
         self.model = task.build().to(world.device)
+        self._parallel = parallelize(
+            self.model, self.layout, self._recipe.parallel, world.device, bf16=self.bf16
+        )
+        self._replicated = isinstance(self._parallel, DistributedDataParallel)
         self._optimizer = optimizer.build(self.model, self._recipe)
         prepare_optimizer(self._optimizer, 0)
         seed_all(self._recipe.seed + world.rank)
-        self._parallel: nn.Module = self.model
-        if world.size > 1:
-            self._parallel = DistributedDataParallel(
-                self.model,
-                device_ids=[world.device.index] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-            )
-        self.bf16 = self._agree_on_bf16()
         self._flops_per_token = flops.flops_per_token(task.shape, self._recipe.sequence_length)
         name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
         peak = flops.peak_flops(name, bf16=self.bf16)
@@ -136,7 +140,7 @@ class Trainer:
         where = f"of step {manifest.step} in memory"
         self._check(manifest, where, own_job=True)
         try:
-            self._memory.load(found, tensors_of(self.model, self._optimizer))
+            self._memory.load(found, local_parts(tensors_of(self.model, self._optimizer)))
         except DamagedError as error:
             raise TrainingError("CheckpointDamaged", f"checkpoint {where}: {error}") from None
         self._resume(manifest, found.own if found.is_mine else None, own_job=True)
@@ -149,13 +153,14 @@ class Trainer:
             self._memory.settle(self.step, None)
 
     def _check(self, manifest: Manifest, where: str, *, own_job: bool) -> None:
-        expected = self._task.manifest_model()
-        differing = [k for k in expected if manifest.model.get(k) != expected[k]]
+        expected, absent = self._task.manifest_model(), Shape.defaults()
+        # Sizes that a checkpoint does not know were not there when it was written.
+        differing = [k for k in expected if manifest.model.get(k, absent.get(k)) != expected[k]]
         if differing:
             key = differing[0]
             raise ConfigError(
                 f"checkpoint {where} is of another model: {key} is "
-                f"{manifest.model.get(key)} there and {expected[key]} here; "
+                f"{manifest.model.get(key, absent.get(key))} there and {expected[key]} here; "
                 "use another checkpoint folder or the same model"
             )
         if own_job and manifest.data_sha256 != self._task.digest:
@@ -180,9 +185,11 @@ class Trainer:
         DDP lays its buckets out anew after the first pass, and so sums gradients in another order:
         without this a resumed run would differ from an uninterrupted one in the last bits.
         """
-        if self._world.size == 1:
+        if not self._replicated:
             return
-        ids = torch.zeros(2, 2, 8, dtype=torch.long, device=self._world.device)
+        ids = torch.zeros(
+            2, 2, 8 * self.layout.context, dtype=torch.long, device=self._world.device
+        )
         for part in ids:
             with self.precision():
                 loss = self._parallel(part, part)
@@ -200,7 +207,7 @@ class Trainer:
         evaluated = -1
         self.passed_over = max(self.passed_over, self.first_batch - self.step)
         if self._memory is not None and recipe.steps > self.step:
-            self._memory.reserve(tensors_of(self.model, self._optimizer))
+            self._memory.reserve(local_parts(tensors_of(self.model, self._optimizer)))
         self._reporter.phase("training")
         while self.step < recipe.steps:
             begin = time.monotonic()
@@ -244,14 +251,20 @@ class Trainer:
         self._marks.enter("evaluate")
         total = weight = 0.0
         self.model.eval()
-        with torch.inference_mode(), self.precision():
+        # FSDP's parameters may not be touched in inference mode.
+        plain = torch.no_grad() if self.layout.sharded else torch.inference_mode()
+        with plain, self.precision(), self.layout.loss_context():
             for batch, part in self._task.held_out(self._share, self._recipe.gradient_accumulation):
                 total += self._task.loss(self.model, batch).item()
                 weight += part
                 self._reporter.pulse()
         self.model.train()
+        if isinstance(self.model, FSDPModule):
+            # Without a backward pass the last weights that were gathered would stay.
+            self.model.reshard()
         total, weight = self._world.sum((total, weight))
-        loss = total / weight
+        # Ranks that share a sequence have a part of its loss, and all of its weight.
+        loss = total / weight * self.layout.context
         self.productive_seconds += time.monotonic() - begin
         self._reporter.evaluation(step=self.step, loss=loss, baseline=self._task.baseline)
         return loss
@@ -261,15 +274,15 @@ class Trainer:
         self._marks.enter("data")
         micros = recipe.gradient_accumulation
         # All ranks know the weight of the whole step: the gradient is that of its mean, however the
-        # step is spread over ranks and micro-batches. DDP takes the mean over ranks, hence the
-        # factor.
+        # step is spread over ranks and micro-batches. DDP and FSDP take the mean over ranks, hence
+        # the factor.
         index = self.step + self.passed_over
         weight = self._task.weight(index)
-        scale = world.size / weight
+        scale = self.layout.reduced / weight
         loss_sum = torch.zeros((), device=world.device)
         for micro in range(micros):
             batch = self._task.batch(index, self._share, micro, micros)
-            with self._synchronise(micro == micros - 1):
+            with self._synchronise(micro == micros - 1), self.layout.loss_context():
                 self._marks.enter("forward")
                 with self.precision():
                     loss = self._task.loss(self._parallel, batch)
@@ -279,15 +292,18 @@ class Trainer:
         self._marks.enter("all-reduce")
         total, save, leave = world.sum((loss_sum.item(), *requests.take()))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        mean = total / weight
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        # Ranks of a tensor-parallel group all have the same loss.
+        mean = total / self.layout.tensor / weight
         verdict = self._guard.judge(mean, float(norm))
         if verdict is not None and not self._accept(verdict, index):
-            self._optimizer.zero_grad(set_to_none=world.size == 1)
+            self._optimizer.zero_grad(set_to_none=not self._replicated)
             return Agreed(loss=mean, save=False, leave=leave > 0, taken=False)
         self._marks.enter("optimizer")
         optimizer.set_learning_rate(self._optimizer, optimizer.learning_rate(self.step, recipe))
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=world.size == 1)
+        self._optimizer.zero_grad(set_to_none=not self._replicated)
         return Agreed(loss=mean, save=save > 0, leave=leave > 0)
 
     def _accept(self, verdict: Verdict, index: int) -> bool:
@@ -318,6 +334,8 @@ class Trainer:
 
     def _synchronise(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients travel with the last micro-batch only."""
+        if isinstance(self._parallel, FSDPModule):
+            self._parallel.set_requires_gradient_sync(last)
         if last or not isinstance(self._parallel, DistributedDataParallel):
             return contextlib.nullcontext()
         return self._parallel.no_sync()
@@ -340,11 +358,12 @@ class Trainer:
         if self._saver is None:
             return
         self._saved_step = self.step
+        tensors = tensors_of(self.model, self._optimizer)
         before = self._saver.save(
-            tensors_of(self.model, self._optimizer),
+            tensors,
             manifest=self._manifest(),
             own=RandomState.capture(self._world.device).dump(),
-            export=self._task.export if final else None,
+            export=self._export(tensors) if final else None,
         )
         self._note(before)
 
@@ -354,7 +373,7 @@ class Trainer:
             return
         self._memory.save(
             self.step,
-            tensors_of(self.model, self._optimizer),
+            local_parts(tensors_of(self.model, self._optimizer)),
             meta=self._manifest().model_dump(mode="json"),
             own=RandomState.capture(self._world.device).dump(),
         )
@@ -411,6 +430,13 @@ class Trainer:
                 f"checkpoint of step {outcome.step} failed: {outcome.error}; "
                 "training goes on, the next one is tried in due course",
             )
+
+    def _export(self, tensors: dict[str, Tensor]) -> Export:
+        """How the saver writes what others read. Parts of ranks are put together here."""
+        if not self.layout.sharded:
+            return self._task.export
+        gathered = whole(tensors, keep=self._world.is_first)
+        return lambda folder, _staged: self._task.export(folder, gathered)
 
     def _agree_on_bf16(self) -> bool:
         """Whether to compute in bf16: all ranks or none, else their sums would differ in kind."""

@@ -1,5 +1,6 @@
 """The ranks as one: process groups, the device, and the few collectives that the trainer needs."""
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*assuming the intent is to (save|load)")
     # Deprecated since 2.15, but its successor is unknown to older releases.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+    # A norm over two dimensions of a mesh takes two reductions: small ones.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
 def part(world: World) -> None:

@@ -5,6 +5,7 @@ One file per recipe; ``registry`` knows them by name.
 
 from drakkar.v1alpha1.recipes.data import DataConfig
 from drakkar.v1alpha1.recipes.model import ModelConfig
+from drakkar.v1alpha1.recipes.parallel import ParallelConfig
 from drakkar.v1alpha1.recipes.pretrain import PretrainConfig
 from drakkar.v1alpha1.recipes.registry import RECIPES, parse_recipe, usable_sizes
 from drakkar.v1alpha1.recipes.settings import Settings
@@ -14,6 +15,7 @@ __all__ = [
     "RECIPES",
     "DataConfig",
     "ModelConfig",
+    "ParallelConfig",
     "PretrainConfig",
     "Settings",
     "TrainingConfig",

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from drakkar.v1alpha1.recipes.parallel import ParallelConfig
 from drakkar.v1alpha1.recipes.settings import Settings
 
 
@@ -33,3 +34,22 @@ class ModelConfig(Settings):
                 f"heads ({self.heads}) must be a multiple of kvHeads ({self.kv_heads})"
             )
         return self
+
+    def check_parallel(self, parallel: ParallelConfig) -> None:
+        """Raise ValueError unless heads and widths divide over the ranks that share them."""
+        shares = {
+            "heads": self.heads,
+            "kvHeads": self.kv_heads or self.heads,
+        }
+        parts = parallel.tensor * parallel.context
+        for name, value in shares.items():
+            if value % parts:
+                raise ValueError(
+                    f"model.{name} ({value}) must be a multiple of parallel.tensor x "
+                    f"parallel.context ({parallel.tensor} x {parallel.context} = {parts})"
+                )
+        if self.mlp_hidden and self.mlp_hidden % parallel.tensor:
+            raise ValueError(
+                f"model.mlpHidden ({self.mlp_hidden}) must be a multiple of parallel.tensor "
+                f"({parallel.tensor})"
+            )

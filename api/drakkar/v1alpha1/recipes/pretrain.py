@@ -1,6 +1,8 @@
 """``pretrain``: next-token training from random weights."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from drakkar.v1alpha1.recipes.data import DataConfig
 from drakkar.v1alpha1.recipes.model import ModelConfig
@@ -14,3 +16,8 @@ class PretrainConfig(TrainingConfig):
     data: DataConfig = DataConfig()
     sample_prompt: str = Field(default="And ", max_length=1024)
     sample_tokens: int = Field(default=160, ge=0, le=4096)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        self.model.check_parallel(self.parallel)
+        return self

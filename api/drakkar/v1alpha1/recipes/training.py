@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from drakkar.v1alpha1.recipes.guard import GuardConfig
+from drakkar.v1alpha1.recipes.parallel import ParallelConfig
 from drakkar.v1alpha1.recipes.settings import Settings
 
 
@@ -35,6 +36,7 @@ class TrainingConfig(Settings):
     eval_batches: int = Field(default=8, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     guard: GuardConfig = GuardConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -43,6 +45,12 @@ class TrainingConfig(Settings):
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"minLearningRate ({self.min_learning_rate}) exceeds learningRate ({self.learning_rate})"
+            )
+        shared = self.parallel.tensor * self.parallel.context
+        if self.sequence_length % shared:
+            raise ValueError(
+                f"sequenceLength ({self.sequence_length}) must be a multiple of parallel.tensor x "
+                f"parallel.context ({self.parallel.tensor} x {self.parallel.context} = {shared})"
             )
         return self
 
@@ -55,10 +63,12 @@ class TrainingConfig(Settings):
         return True
 
     def check_world(self, world_size: int) -> None:
-        """Raise ValueError unless the batch divides evenly over ranks and micro-batches."""
-        parts = world_size * self.gradient_accumulation
+        """Raise ValueError unless mesh and batch divide evenly over ranks and micro-batches."""
+        data = self.parallel.data_ranks(world_size)
+        parts = data * self.gradient_accumulation
         if self.batch_size % parts:
+            ranks = "ranks" if data == world_size else "data-parallel ranks"
             raise ValueError(
-                f"batchSize ({self.batch_size}) must be a multiple of ranks x gradientAccumulation "
-                f"({world_size} x {self.gradient_accumulation} = {parts})"
+                f"batchSize ({self.batch_size}) must be a multiple of {ranks} x "
+                f"gradientAccumulation ({data} x {self.gradient_accumulation} = {parts})"
             )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -15,15 +16,41 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Weights and AdamW's moments by name: ``model.NAME``, ``optimizer.NAME.exp_avg``, ...
 
-    Tied weights come once. The moments must exist (``prepare_optimizer``). Loading in place into
-    these tensors restores both.
+    Tied weights come once, frozen ones not at all. The moments must exist (``prepare_optimizer``).
+    Loading in place into these tensors restores both.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         tensors[f"model.{name}"] = parameter.detach()
         for moment in MOMENTS:
             tensors[f"optimizer.{name}.{moment}"] = optimizer.state[parameter][moment]
     return tensors
+
+
+def local_parts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of each tensor this rank has, in the same memory."""
+    return {name: _local(tensor) for name, tensor in tensors.items()}
+
+
+def whole(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """The weights among a checkpoint's tensors in host memory, gathered one at a time.
+
+    Every rank calls it; those that don't ``keep`` them get an empty dictionary.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not name.startswith("model."):
+            continue
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            found[name] = full.cpu()
+    return found
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def prepare_optimizer(optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -48,7 +75,7 @@ class Staging:
 
     def copy(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The copies by name; valid until the next call."""
-        for name, tensor in tensors.items():
+        for name, tensor in local_parts(tensors).items():
             if name not in self._buffers:
                 self._buffers[name] = torch.empty_like(
                     tensor, device="cpu", pin_memory=tensor.is_cuda
@@ -56,7 +83,14 @@ class Staging:
             self._buffers[name].copy_(tensor, non_blocking=tensor.is_cuda)
         if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.synchronize()
-        return {name: self._buffers[name] for name in tensors}
+        return {name: self._placed(name, tensor) for name, tensor in tensors.items()}
+
+    def _placed(self, name: str, tensor: Tensor) -> Tensor:
+        """A copy that says which part of the tensor it is, as DCP wants to know."""
+        if not isinstance(tensor, DTensor):
+            return self._buffers[name]
+        # Not from_local, which would move the copy to the mesh's device.
+        return DTensor(self._buffers[name], tensor._spec, requires_grad=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,17 @@ width, V vocabulary.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F  # noqa: N812 (the name all of torch's users give it)
 
 from drakkar.v1alpha1.recipes import ModelConfig
+from drakkar_workers.train.models.recompute import recomputed
+from drakkar_workers.train.parallel.exchange import Exchange
 
 INIT_STD = 0.02
 IGNORE = -100
@@ -36,15 +39,25 @@ class Shape:
     rope_theta: float
     tie_embeddings: bool
     norm_epsilon: float = 1e-5
+    head_dim: int | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rope: dict[str, Any] | None = None
+    """Scaled positions, in transformers' words; None: ``rope_theta`` says all."""
 
     @property
     def head_width(self) -> int:
         """Width of one attention head."""
-        return self.hidden // self.heads
+        return self.head_dim or self.hidden // self.heads
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, as JSON holds them."""
         return asdict(self)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Fields that have a value where nobody gives one."""
+        return {f.name: f.default for f in fields(cls) if f.default is not MISSING}
 
     @classmethod
     def of(cls, config: ModelConfig, *, vocab_size: int, max_length: int) -> "Shape":
@@ -68,22 +81,35 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        kv_width = shape.kv_heads * shape.head_width
-        self.q_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
-        self.k_proj = nn.Linear(shape.hidden, kv_width, bias=False)
-        self.v_proj = nn.Linear(shape.hidden, kv_width, bias=False)
-        self.o_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
+        width, kv_width = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+        self.q_proj = nn.Linear(shape.hidden, width, bias=shape.qkv_bias)
+        self.k_proj = nn.Linear(shape.hidden, kv_width, bias=shape.qkv_bias)
+        self.v_proj = nn.Linear(shape.hidden, kv_width, bias=shape.qkv_bias)
+        self.o_proj = nn.Linear(width, shape.hidden, bias=False)
+        if shape.qk_norm:
+            self.q_norm = nn.RMSNorm(shape.head_width, eps=shape.norm_epsilon)
+            self.k_norm = nn.RMSNorm(shape.head_width, eps=shape.norm_epsilon)
+        self.exchange: Exchange | None = None
+        """Set where several ranks share a sequence."""
 
     def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Mix the positions of x: shape (B, T, D)."""
         B, T, _ = x_BTD.shape
         width = self.shape.head_width
-        q_BHTE = self.q_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
-        k_BKTE = self.k_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
+        q_BTHE = self.q_proj(x_BTD).view(B, T, -1, width)
+        k_BTKE = self.k_proj(x_BTD).view(B, T, -1, width)
+        if self.shape.qk_norm:
+            q_BTHE, k_BTKE = self.q_norm(q_BTHE), self.k_norm(k_BTKE)
+        q_BHTE = rotate(q_BTHE.transpose(1, 2), cos_TE, sin_TE)
+        k_BKTE = rotate(k_BTKE.transpose(1, 2), cos_TE, sin_TE)
         v_BKTE = self.v_proj(x_BTD).view(B, T, -1, width).transpose(1, 2)
-        y_BHTE = attend(rotate(q_BHTE, cos_TE, sin_TE), rotate(k_BKTE, cos_TE, sin_TE), v_BKTE).to(
-            x_BTD.dtype
-        )
+        if self.exchange is None:
+            y_BHTE = attend(q_BHTE, k_BKTE, v_BKTE)
+        else:
+            # Each rank has some positions of all heads, and needs all positions of some heads.
+            whole = [self.exchange.heads_for_positions(x) for x in (q_BHTE, k_BKTE, v_BKTE)]
+            y_BHTE = self.exchange.positions_for_heads(attend(*whole))
+        y_BHTE = y_BHTE.to(x_BTD.dtype)
         out_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
         return out_BTD
 
@@ -112,9 +138,15 @@ class Layer(nn.Module):
         self.self_attn = Attention(shape)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.norm_epsilon)
         self.mlp = MLP(shape)
+        self.recompute: Literal["none", "selective", "full"] = "none"
 
     def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Shape (B, T, D)."""
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return self._forward(x_BTD, cos_TE, sin_TE)
+        return recomputed(self.recompute, self._forward, x_BTD, cos_TE, sin_TE)
+
+    def _forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TE, sin_TE)
         out_BTD: Tensor = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
         return out_BTD
@@ -145,27 +177,39 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * shape.layers))
         if shape.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self.exchange: Exchange | None = None
         cos_TE, sin_TE = rotary(shape.max_length, shape.head_width, shape.rope_theta)
         # Not in the state dict: they follow from the shape.
         self.register_buffer("cos_TE", cos_TE, persistent=False)
         self.register_buffer("sin_TE", sin_TE, persistent=False)
 
+    @property
+    def blocks(self) -> list[Layer]:
+        """The layers, with their type."""
+        return [layer for layer in self.model.layers if isinstance(layer, Layer)]
+
     def forward(self, ids_BT: Tensor, targets_BT: Tensor | None = None) -> Tensor:
         """Logits, shape (B, T, V); with targets the sum of the losses in nats, a float32 scalar."""
         T = ids_BT.shape[1]
         cos_TE, sin_TE = self.get_buffer("cos_TE")[:T], self.get_buffer("sin_TE")[:T]
+        if self.exchange is not None:
+            mine = self.exchange.part(T)
+            ids_BT, cos_TE, sin_TE = ids_BT[:, mine], cos_TE[mine], sin_TE[mine]
+            targets_BT = targets_BT[:, mine] if targets_BT is not None else None
         x_BTD = self.model.embed_tokens(ids_BT)
         for layer in self.model.layers:
             x_BTD = layer(x_BTD, cos_TE, sin_TE)
         logits_BTV: Tensor = self.lm_head(self.model.norm(x_BTD))
         if targets_BT is None:
             return logits_BTV
-        return F.cross_entropy(
+        loss: Tensor = F.cross_entropy(
             logits_BTV.float().flatten(0, 1),
             targets_BT.flatten(),
             reduction="sum",
             ignore_index=IGNORE,
         )
+        # A copy, since FSDP hangs its hooks on what is returned, and a view could lose them.
+        return loss.to_local().clone() if isinstance(loss, DTensor) else loss
 
 
 def attend(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor) -> Tensor:

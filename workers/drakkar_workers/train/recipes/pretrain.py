@@ -91,7 +91,7 @@ class Pretrain(Task):
             f"unigram loss {corpus.unigram_loss:.3f} nats/token"
         )
 
-    def sample(self, model: nn.Module, precision: torch.autocast) -> str | None:
+    def sample(self, model: nn.Module, precision: torch.autocast, multiple: int) -> str | None:
         """What the model writes after the recipe's prompt."""
         config = self._config
         if not config.sample_tokens:
@@ -104,6 +104,7 @@ class Pretrain(Task):
             seed=config.seed,
             window=config.sequence_length,
             precision=precision,
+            multiple=multiple,
         )
 
     def _windows(

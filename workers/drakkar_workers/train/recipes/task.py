@@ -69,8 +69,8 @@ class Task(ABC):
     def about(self) -> str:
         """The data in a line."""
 
-    def sample(self, model: nn.Module, precision: torch.autocast) -> str | None:
-        """Text that the model writes at the end; every rank makes the same calls."""
+    def sample(self, model: nn.Module, precision: torch.autocast, multiple: int) -> str | None:
+        """Text that the model writes at the end, from windows whose length is a multiple."""
         return None
 
     def manifest_model(self) -> dict[str, Any]:
