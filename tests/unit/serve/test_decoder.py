@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from drakkar_workers.errors import ConfigError
+from drakkar_workers.hf.config import parse_config, read_config
 from drakkar_workers.serve.model.backend import Batch, quantise
-from drakkar_workers.serve.model.config import parse_config, read_config
 from drakkar_workers.serve.model.decoder import load
 from drakkar_workers.serve.model.native.backend import NativeBackend
 from drakkar_workers.serve.model.torch_backend import TorchBackend

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from drakkar_workers.serve.model.config import read_config
+from drakkar_workers.hf.config import read_config
 from drakkar_workers.serve.model.decoder import load
 from drakkar_workers.serve.model.native.backend import NativeBackend
 from drakkar_workers.serve.model.packed import DATA, INDEX, key

@@ -8,12 +8,12 @@ import msgspec
 import torch
 
 from drakkar_workers.errors import ConfigError
+from drakkar_workers.hf.config import ModelConfig, read_config
 from drakkar_workers.serve.engine.blocks import BlockManager
 from drakkar_workers.serve.engine.engine import Engine
 from drakkar_workers.serve.engine.grammar import Grammars
 from drakkar_workers.serve.engine.scheduler import Limits, Scheduler
 from drakkar_workers.serve.model.backend import BLOCK, Backend, Quantization
-from drakkar_workers.serve.model.config import ModelConfig, read_config
 from drakkar_workers.serve.model.decoder import load
 from drakkar_workers.serve.model.native.backend import NativeBackend
 from drakkar_workers.serve.model.native.build import NoKernelsError

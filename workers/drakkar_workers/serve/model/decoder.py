@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from drakkar_workers.hf.config import ModelConfig
+from drakkar_workers.hf.rope import rotary_tables
+from drakkar_workers.hf.weights import Weights
 from drakkar_workers.serve.model.backend import Backend, Batch, Heads, Linear, Quantization
-from drakkar_workers.serve.model.config import ModelConfig
 from drakkar_workers.serve.model.lora import Adapter, add_delta
 from drakkar_workers.serve.model.packed import Shelf, shelf
-from drakkar_workers.serve.model.rope import rotary_tables
-from drakkar_workers.serve.model.weights import Weights
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from drakkar_workers.errors import ConfigError
-from drakkar_workers.serve.model.config import ModelConfig
+from drakkar_workers.hf.config import ModelConfig
 
 MAX_RANK = 512
 _PLACES = {

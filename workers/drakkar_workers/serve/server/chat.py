@@ -11,6 +11,7 @@ from drakkar_workers.serve.server.generate import Delta, Job, prepare
 from drakkar_workers.serve.server.limits import Client
 from drakkar_workers.serve.server.schemas import ChatBody
 from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse
+from drakkar_workers.serve.server.templates import fill
 from drakkar_workers.serve.server.tools import ToolParser, demanded, instructions
 
 
@@ -51,7 +52,7 @@ def render(service: Service, body: ChatBody) -> str:
                 messages = [{"role": "system", "content": text}, *messages]
     extra = body.chat_template_kwargs or {}
     safe = {key: value for key, value in extra.items() if key not in {"messages", "tools"}}
-    return service.template.render(messages, tools, **safe)
+    return fill(service.template, messages, tools, **safe)
 
 
 class ChatAnswer(Answer[ChatBody]):

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ValidationError
 from tokenizers import Tokenizer
 
 from drakkar_workers.errors import ConfigError
+from drakkar_workers.hf.chat import read_template
 from drakkar_workers.serve.engine.engine import MAX_ADAPTERS
 from drakkar_workers.serve.server.engine_client import EngineClient
 from drakkar_workers.serve.server.errors import ApiError, not_found, unavailable
 from drakkar_workers.serve.server.limits import Client, Clients
 from drakkar_workers.serve.server.metrics import Metrics
-from drakkar_workers.serve.server.templates import read_template
 
 LONG_TEXT = 4096
 """Characters from which on a text is tokenised in a thread."""
