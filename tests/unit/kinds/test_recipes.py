@@ -5,6 +5,8 @@ import pytest
 from drakkar.v1alpha1.recipes import parse_recipe
 
 FIELD = "spec.recipe.config."
+MODEL, DATA = {"path": "/models/m"}, {"path": "/data/d.jsonl"}
+TUNED = {"model": MODEL, "data": DATA}
 BAD = [
     ("pretrian", {}, 1, "spec.recipe.name: 'pretrian' is unknown; known: "),
     ("pretrain", {"stepz": 1}, 1, f"{FIELD}stepz: no such setting"),
@@ -57,6 +59,14 @@ BAD = [
         4,
         "model.mlpHidden (18) must be a multiple of parallel.tensor (4)",
     ),
+    ("sft", {}, 1, f"{FIELD}model: Field required"),
+    ("sft", {"model": {"path": "here"}, "data": DATA}, 1, f"{FIELD}model.path: "),
+    ("sft", {"model": MODEL, "data": {"path": "x.jsonl"}}, 1, f"{FIELD}data.path: "),
+    ("sft", {"model": MODEL, "data": DATA, "adapter": {}}, 1, f"{FIELD}adapter: no such setting"),
+    ("lora", {**TUNED, "adapter": {"rank": 0}}, 1, f"{FIELD}adapter.rank: "),
+    ("lora", {**TUNED, "adapter": {"targets": []}}, 1, f"{FIELD}adapter.targets: "),
+    ("lora", {**TUNED, "adapter": {"targets": ["lm_head"]}}, 1, f"{FIELD}adapter.targets.0: "),
+    ("lora", {**TUNED, "parallel": {"tensor": 2}}, 2, "adapters are not split; use shard"),
     ("pretrain", {"parallel": {"recompute": "some"}}, 1, f"{FIELD}parallel.recompute: "),
     ("pretrain", {"parallel": {"pipeline": 2}}, 2, f"{FIELD}parallel.pipeline: no such setting"),
     ("pretrain", {"parallel": {"tensor": 2}, "batchSize": 3}, 4, "data-parallel ranks x gradient"),

@@ -62,6 +62,19 @@ def windows_of_step(
     return starts
 
 
+def rows_of_step(*, step: int, batch: int, rows: int, seed: int) -> NDArray[np.int64]:
+    """Which of ``rows`` examples a step sees, shape (batch,): each once per pass, in another order
+    in every pass. ``step`` counts from 0."""
+    position = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+    pass_number, index = np.divmod(position, rows)
+    found = np.empty(batch, dtype=np.int64)
+    for number in np.unique(pass_number):
+        here = pass_number == number
+        key = int(mix(np.array([(seed * _GOLDEN + int(number)) & _MASK], dtype=np.uint64))[0])
+        found[here] = permute(index[here], rows, key)
+    return found
+
+
 def slice_of_rank(
     starts: NDArray[np.int64], *, rank: int, world: int, micro: int, micros: int
 ) -> NDArray[np.int64]:

@@ -44,6 +44,15 @@ class Weights:
             raise ConfigError(f"{self._folder}: {name} is {found}, but config.json says {shape}")
         return tensor
 
+    def names(self) -> list[str]:
+        """Of all tensors."""
+        return sorted(self._where)
+
+    def get(self, name: str) -> Tensor:
+        """A tensor whatever its shape, without a copy. Raises KeyError."""
+        tensor: Tensor = self._where[name].get_tensor(name)
+        return tensor
+
     def maybe(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
         """A tensor if it is there."""
         return self.take(name, shape) if name in self else None

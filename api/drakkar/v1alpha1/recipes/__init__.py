@@ -4,6 +4,13 @@ One file per recipe; ``registry`` knows them by name.
 """
 
 from drakkar.v1alpha1.recipes.data import DataConfig
+from drakkar.v1alpha1.recipes.finetune import (
+    AdapterConfig,
+    ConversationsConfig,
+    LoraConfig,
+    PretrainedConfig,
+    SftConfig,
+)
 from drakkar.v1alpha1.recipes.model import ModelConfig
 from drakkar.v1alpha1.recipes.parallel import ParallelConfig
 from drakkar.v1alpha1.recipes.pretrain import PretrainConfig
@@ -13,11 +20,16 @@ from drakkar.v1alpha1.recipes.training import TrainingConfig
 
 __all__ = [
     "RECIPES",
+    "AdapterConfig",
+    "ConversationsConfig",
     "DataConfig",
+    "LoraConfig",
     "ModelConfig",
     "ParallelConfig",
     "PretrainConfig",
+    "PretrainedConfig",
     "Settings",
+    "SftConfig",
     "TrainingConfig",
     "parse_recipe",
     "usable_sizes",

@@ -2,11 +2,16 @@
 
 from pydantic import ValidationError
 
+from drakkar.v1alpha1.recipes.finetune import LoraConfig, SftConfig
 from drakkar.v1alpha1.recipes.pretrain import PretrainConfig
 from drakkar.v1alpha1.recipes.training import TrainingConfig
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec
 
-RECIPES: dict[str, type[TrainingConfig]] = {"pretrain": PretrainConfig}
+RECIPES: dict[str, type[TrainingConfig]] = {
+    "lora": LoraConfig,
+    "pretrain": PretrainConfig,
+    "sft": SftConfig,
+}
 
 
 def parse_recipe(name: str, config: dict[str, object], world_size: int | None) -> TrainingConfig:

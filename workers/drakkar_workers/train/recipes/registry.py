@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from drakkar.v1alpha1.recipes import PretrainConfig, TrainingConfig
+from drakkar.v1alpha1.recipes import LoraConfig, PretrainConfig, SftConfig, TrainingConfig
 from drakkar_workers.data.corpus import default_cache, open_corpus
+from drakkar_workers.train.recipes.finetune import Finetune
 from drakkar_workers.train.recipes.pretrain import Pretrain
 from drakkar_workers.train.recipes.task import Task
 
@@ -21,4 +22,12 @@ def _pretrain(config: PretrainConfig, environ: Environ) -> Task:
     return Pretrain(config, corpus)
 
 
-_OPEN: dict[type[TrainingConfig], Callable[[Any, Environ], Task]] = {PretrainConfig: _pretrain}
+def _finetune(config: SftConfig, _environ: Environ) -> Task:
+    return Finetune(config)
+
+
+_OPEN: dict[type[TrainingConfig], Callable[[Any, Environ], Task]] = {
+    LoraConfig: _finetune,
+    PretrainConfig: _pretrain,
+    SftConfig: _finetune,
+}
