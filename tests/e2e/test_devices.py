@@ -309,11 +309,14 @@ def test_a_claim_is_scheduled_and_prepared_and_counts_with_the_rest(
     results = found["status"]["allocation"]["devices"]["results"]
     given = {int(r["device"].rsplit("-", 1)[1]) for r in results}
     assert {index // 4 for index in given} in ({0}, {1}), "three of one fabric island"
-    # What the kubelet had the driver prepare, as a runtime with CDI reads it.
+    # What the kubelet had the driver prepare, and what containerd made of it in the container.
     spec = json.loads(lab.cluster.node(node).run("cat", f"/run/cdi/drakkar.dev-claim-{uid}.json"))
     (made,) = spec["devices"]
     ids = ",".join(f"SIM-{node}-{index}" for index in sorted(given))
     assert f"{DEVICES_VARIABLE}={ids}" in made["containerEdits"]["env"]
+    seen = devices.environment(pod)
+    assert seen[DEVICES_VARIABLE] == ids
+    assert seen["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, sorted(given)))
     # The device plugin gives them to nobody, and the node offers less.
     devices.until_free(node, 5)
     (other,) = hold(lab, "other", 1, 5, **at(node))

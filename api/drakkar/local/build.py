@@ -2,8 +2,10 @@
 
 There is no image registry to pull from, but Go modules can be had, so Kubernetes itself is
 compiled: one Go module (`go/go.mod`) with one version of k8s.io/* for everything, which shares
-most of the work between the programs. On two cores the first build takes about six minutes. The
-result is kept under the cache folder by a hash of all its inputs.
+most of the work between the programs. On two cores the first build takes about six minutes. Each
+containerd is written against a k8s.io/* of its own and does not compile with another one, so it is
+a module by itself (`go_containerd/go.mod`), two minutes more. The results are kept under the cache
+folder by a hash of all their inputs.
 """
 
 from __future__ import annotations
@@ -26,18 +28,60 @@ from drakkar.local.paths import cache_root
 from drakkar.local.process import admin_path, run
 from drakkar.local.progress import Progress, Step
 
-SOURCES = Path(__file__).parent / "go"
 MINIMUM_GO = (1, 26)
 
-PACKAGES = {
-    "kube": "./kube",
-    "etcd": "./etcd",
-    "coredns": "./coredns",
-    "pause": "./pause",
-    "kwok": "sigs.k8s.io/kwok/cmd/kwok",
-    "helm": "helm.sh/helm/v4/cmd/helm",
-}
-CLUSTER_PROGRAMS = ("kube", "etcd", "coredns", "pause")
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A Go module, and the packages of the programs that are built of it."""
+
+    folder: Path
+    packages: Mapping[str, str]
+    """Program -> its package; the program is named as the last part of that."""
+    tags: tuple[str, ...] = ()
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what it requires, by path."""
+        return required_versions((self.folder / "go.mod").read_text())
+
+    def flags(self) -> list[str]:
+        """Flags for `go build`."""
+        return build_flags(self.versions(), self.tags)
+
+    def source_files(self) -> list[tuple[str, bytes]]:
+        """All that a build depends on, by name: sources, sums, flags."""
+        names = ("go.mod", "go.sum", "*.go")
+        files = [file for name in names for file in self.folder.rglob(name)]
+        return [
+            ("flags", " ".join(self.flags()).encode()),
+            *((str(file.relative_to(self.folder)), file.read_bytes()) for file in files),
+        ]
+
+
+KUBERNETES = Module(
+    Path(__file__).parent / "go",
+    {
+        "kube": "./kube",
+        "etcd": "./etcd",
+        "coredns": "./coredns",
+        "pause": "./pause",
+        "kwok": "sigs.k8s.io/kwok/cmd/kwok",
+        "helm": "helm.sh/helm/v4/cmd/helm",
+    },
+)
+_CONTAINERD = "github.com/containerd/containerd/v2"
+CONTAINERD = Module(
+    Path(__file__).parent / "go_containerd",
+    {
+        name: f"{_CONTAINERD}/cmd/{name}"
+        for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+    },
+    # Ways to store images and to send traces that no node here uses.
+    tags=("no_aufs", "no_btrfs", "no_devmapper", "no_dynamic_plugins", "no_tracing", "no_zfs"),
+)
+MODULES = (KUBERNETES, CONTAINERD)
+PACKAGES = {name: package for module in MODULES for name, package in module.packages.items()}
+CLUSTER_PROGRAMS = ("kube", "etcd", "coredns", "pause", *CONTAINERD.packages)
 
 # Names under which the multi-call binary behaves as one of its components.
 _KUBE_NAMES = ("kubectl",)
@@ -52,7 +96,7 @@ _KWOK_STAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The folder of built programs."""
+    """The folder of built programs; those of other modules than Kubernetes' are links there."""
 
     folder: Path
 
@@ -66,6 +110,11 @@ class Programs:
         return self.folder / "kubectl"
 
     @property
+    def shim(self) -> Path:
+        """What stands between containerd and runc, and outlives containerd."""
+        return self.folder / "containerd-shim-runc-v2"
+
+    @property
     def kwok_stages(self) -> Path:
         return self.folder / "kwok-stages.yaml"
 
@@ -75,33 +124,45 @@ def required_versions(go_mod: str) -> dict[str, str]:
     return dict(re.findall(r"^\s*(?:require )?(\S+\.\S+) (v\S+)(?: // indirect)?$", go_mod, re.M))
 
 
+_VERSION_VARIABLES = {
+    "k8s.io/client-go/pkg/version.gitVersion": "k8s.io/kubernetes",
+    "sigs.k8s.io/kwok/pkg/consts.Version": "sigs.k8s.io/kwok",
+    "helm.sh/helm/v4/internal/version.version": "helm.sh/helm/v4",
+    f"{_CONTAINERD}/version.Version": _CONTAINERD,
+}
+"""Variable of a program -> the module whose version it tells."""
+
+
 def link_flags(versions: Mapping[str, str]) -> str:
     """Flags for Go's linker: no debug data, and the versions that programs report.
 
     Without its version an API server calls itself v0.0.0 and clients misread it.
     """
-    kubernetes = versions["k8s.io/kubernetes"]
-    major, minor, _ = kubernetes.lstrip("v").split(".", 2)
-    values = {
-        "k8s.io/component-base/version.gitVersion": kubernetes,
-        "k8s.io/component-base/version.gitMajor": major,
-        "k8s.io/component-base/version.gitMinor": minor,
-        "k8s.io/component-base/version.gitTreeState": "clean",
-        "k8s.io/client-go/pkg/version.gitVersion": kubernetes,
-        "sigs.k8s.io/kwok/pkg/consts.Version": versions["sigs.k8s.io/kwok"],
-        "helm.sh/helm/v4/internal/version.version": versions["helm.sh/helm/v4"],
-    }
+    values: dict[str, str] = {}
+    if kubernetes := versions.get("k8s.io/kubernetes"):
+        major, minor, _ = kubernetes.lstrip("v").split(".", 2)
+        values = {
+            "k8s.io/component-base/version.gitVersion": kubernetes,
+            "k8s.io/component-base/version.gitMajor": major,
+            "k8s.io/component-base/version.gitMinor": minor,
+            "k8s.io/component-base/version.gitTreeState": "clean",
+        }
+    for variable, module in _VERSION_VARIABLES.items():
+        if module in versions:
+            values[variable] = versions[module]
     return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in values.items())])
 
 
-def build_flags(versions: Mapping[str, str]) -> list[str]:
+def build_flags(versions: Mapping[str, str], tags: Iterable[str] = ()) -> list[str]:
     """Flags for `go build`. Debug data is stripped in the end, so it is not made at all."""
+    chosen = ",".join(tags)
     return [
         "-trimpath",
         "-buildvcs=false",
         "-mod=readonly",
         "-gcflags=all=-dwarf=false",
         f"-ldflags={link_flags(versions)}",
+        *([f"-tags={chosen}"] if chosen else []),
     ]
 
 
@@ -147,33 +208,46 @@ def cache_key(files: Iterable[tuple[str, bytes]], go_version: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _source_files() -> list[tuple[str, bytes]]:
-    names = ("go.mod", "go.sum", "*.go")
-    files = [file for name in names for file in SOURCES.rglob(name)]
-    flags = build_flags(required_versions((SOURCES / "go.mod").read_text()))
-    return [
-        ("flags", " ".join(flags).encode()),
-        *((str(file.relative_to(SOURCES)), file.read_bytes()) for file in files),
-    ]
-
-
 def ensure_programs(progress: Progress, names: Iterable[str] = CLUSTER_PROGRAMS) -> Programs:
     """Build those of the named programs that the cache lacks; return where they all are."""
-    wanted = list(names)
+    wanted = set(names)
     go = find_go(progress)
-    key = cache_key(_source_files(), run([go, "version"]))
-    programs = Programs(_made(cache_root() / "bin" / key))
-    if all((programs.folder / name).exists() for name in wanted):
-        return programs
-    with _locked(programs.folder / ".lock"):
-        missing = [name for name in wanted if not (programs.folder / name).exists()]
-        if missing:
-            with progress.step(f"Building {', '.join(missing)} (the first time: minutes)") as step:
-                _build(go, programs, missing, step)
+    version = run([go, "version"])
+    programs = Programs(_folder(KUBERNETES, version))
+    for module in MODULES:
+        mine = [name for name in module.packages if name in wanted]
+        folder = _folder(module, version)
+        _ensure(module, folder, mine, go, progress)
+        if folder != programs.folder:
+            for name in mine:
+                _link(programs.folder / name, folder / name)
     return programs
 
 
-def _build(go: Path, programs: Programs, names: list[str], step: Step) -> None:
+def _folder(module: Module, go_version: str) -> Path:
+    return _made(cache_root() / "bin" / cache_key(module.source_files(), go_version))
+
+
+def _ensure(module: Module, folder: Path, names: list[str], go: Path, progress: Progress) -> None:
+    """Have these programs of a module in the folder."""
+    if all((folder / name).exists() for name in names):
+        return
+    with _locked(folder / ".lock"):
+        missing = [name for name in names if not (folder / name).exists()]
+        if missing:
+            with progress.step(f"Building {', '.join(missing)} (the first time: minutes)") as step:
+                _build(go, module, folder, missing, step)
+
+
+def _link(link: Path, target: Path) -> None:
+    """Let a link lead to a program, in one move."""
+    if not (link.is_symlink() and link.readlink() == target):
+        temporary = link.with_name(f".{link.name}.{os.getpid()}")
+        temporary.symlink_to(target)
+        temporary.replace(link)
+
+
+def _build(go: Path, module: Module, folder: Path, names: list[str], step: Step) -> None:
     """Build into a temporary folder, then move each finished file to its place at once."""
     env = {
         # The compiler's memory is plentiful beside its time.
@@ -185,21 +259,25 @@ def _build(go: Path, programs: Programs, names: list[str], step: Step) -> None:
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
-    packages = [PACKAGES[name] for name in names]
-    flags = build_flags(required_versions((SOURCES / "go.mod").read_text()))
-    with tempfile.TemporaryDirectory(dir=programs.folder, prefix=".build-") as made:
-        _go(go, ["mod", "download"], env, step, total=0)
-        total = len(_go(go, ["list", "-deps", *packages], env, step, total=0))
-        _go(go, ["build", "-v", *flags, "-o", f"{made}/", *packages], env, step, total=total)
+    packages = [module.packages[name] for name in names]
+    tags = [f"-tags={','.join(module.tags)}"]
+
+    def call(*arguments: str, total: int = 0) -> list[str]:
+        return _go(go, list(arguments), module.folder, env, step, total=total)
+
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as made:
+        call("mod", "download")
+        total = len(call("list", *tags, "-deps", *packages))
+        call("build", "-v", *module.flags(), "-o", f"{made}/", *packages, total=total)
         if "kwok" in names:
-            folder = _go(go, ["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"], env, step)[-1]
-            (Path(made) / "kwok-stages.yaml").write_text(kwok_stages(Path(folder)))
+            sources = call("list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok")[-1]
+            (Path(made) / "kwok-stages.yaml").write_text(kwok_stages(Path(sources)))
         if "kube" in names:
             for name in _KUBE_NAMES:
                 (Path(made) / name).symlink_to("kube")
         # The program that others wait for comes last, after what belongs to it.
         for file in sorted(Path(made).iterdir(), key=lambda file: file.name in PACKAGES):
-            file.replace(programs.folder / file.name)
+            file.replace(folder / file.name)
 
 
 def kwok_stages(module: Path) -> str:
@@ -214,12 +292,18 @@ def kwok_stages(module: Path) -> str:
 
 
 def _go(
-    go: Path, arguments: list[str], env: Mapping[str, str], step: Step, *, total: int = 0
+    go: Path,
+    arguments: list[str],
+    folder: Path,
+    env: Mapping[str, str],
+    step: Step,
+    *,
+    total: int = 0,
 ) -> list[str]:
     """Run a go command at low priority, showing how many packages it has named of `total`."""
     process = subprocess.Popen(
         ["nice", str(go), *arguments],
-        cwd=SOURCES,
+        cwd=folder,
         env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -96,7 +96,8 @@ class NodeMachine:
         init = self._start_init()
         with _NETWORK_LOCK:
             network.connect_node(self._context.plan, self.number, init)
-        self._start("containerd", ["containerd", "--config", self._folder / "containerd.toml"])
+        containerd = self._context.programs.containerd
+        self._start("containerd", [containerd, "--config", self._folder / "containerd.toml"])
         self._wait_for_containerd()
         for archive in sorted(self._context.images.glob("*.tar")):
             self.load_image(archive)
@@ -145,7 +146,7 @@ class NodeMachine:
 
     def load_image(self, archive: Path) -> None:
         """Put the images of an archive on the node."""
-        self.run(["ctr", "--namespace=k8s.io", "images", "import", archive])
+        self.run([self._context.programs.ctr, "--namespace=k8s.io", "images", "import", archive])
 
     def run(self, argv: list[str | Path], *, check: bool = True) -> str:
         """Run a command on the node and return its output."""
@@ -208,12 +209,13 @@ class NodeMachine:
         own = {folder / "log": Path("/var/log"), self.kubelet_folder: KUBELET_FOLDER}
         (folder / "fstab").write_text(fstab(own))
         spec_path = folder / "runtime-spec.json"
-        base = json.loads(run(["ctr", "oci", "spec"]))
+        base = json.loads(run([context.programs.ctr, "oci", "spec"]))
         mounted = runtime.with_host_mounts(base, runtime.host_mounts())
         spec_path.write_text(json.dumps(mounted))
         (folder / "containerd.toml").write_text(
             runtime.containerd_config(
                 root=folder / "containerd",
+                shim=context.programs.shim,
                 base_spec=spec_path,
                 cni_config=folder / "cni",
                 facts=context.facts,

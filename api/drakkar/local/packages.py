@@ -1,4 +1,4 @@
-"""The Debian programs a local cluster runs: containerd, runc and the network's tools."""
+"""The Debian programs a local cluster runs: runc and the network's tools."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from drakkar.local.progress import Progress
 
 # Program or file -> the Debian package that brings it.
 NEEDED = {
-    "containerd": "containerd",
-    "ctr": "containerd",
     "runc": "runc",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "ip": "iproute2",

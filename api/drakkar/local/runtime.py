@@ -127,38 +127,49 @@ def with_host_mounts(spec: dict[str, Any], mounts: Iterable[HostMount]) -> dict[
     return changed
 
 
-def containerd_config(*, root: Path, base_spec: Path, cni_config: Path, facts: HostFacts) -> str:
+def containerd_config(
+    *, root: Path, shim: Path, base_spec: Path, cni_config: Path, facts: HostFacts
+) -> str:
     """The text of a node's containerd.toml.
 
-    containerd's state lies in the node's private /run, its root on the host's disk.
+    containerd's state lies in the node's private /run, its root on the host's disk. CDI is on, so a
+    container gets what the specifications in the node's /var/run/cdi say of its devices.
     """
     restrict_score = "false" if facts.may_raise_limits else "true"
     return f"""\
-version = 2
+version = 3
 root = "{root}"
 state = "/run/containerd"
 
 [grpc]
   address = "{CONTAINERD_SOCKET}"
 
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE_IMAGE}"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "{PAUSE_IMAGE}"
+
+[plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {restrict_score}
   disable_hugetlb_controller = true
+  enable_cdi = true
+  cdi_spec_dirs = ["/var/run/cdi"]
 
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
+  [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "runc"
 
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+      runtime_path = "{shim}"
 
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{RUNTIME_CLASS}]
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{RUNTIME_CLASS}]
       runtime_type = "io.containerd.runc.v2"
+      runtime_path = "{shim}"
       base_runtime_spec = "{base_spec}"
 
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{_cni_programs()}"
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{_cni_programs()}"]
     conf_dir = "{cni_config}"
 """
 

@@ -14,6 +14,9 @@ from cryptography import x509
 
 from drakkar.local import components, fake, host, images, kubeconfig, packages, runtime, storage
 from drakkar.local.build import (
+    MODULES,
+    PACKAGES,
+    Module,
     build_flags,
     cache_key,
     link_flags,
@@ -75,14 +78,22 @@ def test_containerd_knows_the_runtime_class() -> None:
     import tomllib
 
     text = runtime.containerd_config(
-        root=Path("/r"), base_spec=Path("/spec.json"), cni_config=Path("/cni"), facts=FACTS
+        root=Path("/r"),
+        shim=Path("/bin/shim"),
+        base_spec=Path("/spec.json"),
+        cni_config=Path("/cni"),
+        facts=FACTS,
     )
-    cri = tomllib.loads(text)["plugins"]["io.containerd.grpc.v1.cri"]
-    assert cri["sandbox_image"] == images.PAUSE_IMAGE
+    plugins = tomllib.loads(text)["plugins"]
+    pinned = plugins["io.containerd.cri.v1.images"]["pinned_images"]
+    assert pinned == {"sandbox": images.PAUSE_IMAGE}
+    cri = plugins["io.containerd.cri.v1.runtime"]
     assert cri["restrict_oom_score_adj"] is True
+    assert cri["enable_cdi"] is True
     runtimes = cri["containerd"]["runtimes"]
     assert runtimes["drakkar-local"]["base_runtime_spec"] == "/spec.json"
     assert "base_runtime_spec" not in runtimes["runc"]
+    assert {found["runtime_path"] for found in runtimes.values()} == {"/bin/shim"}
 
 
 def test_mounts_are_added_read_only() -> None:
@@ -316,6 +327,28 @@ def test_go_modules_versions_and_flags() -> None:
     }
     assert "-X k8s.io/component-base/version.gitMinor=37" in link_flags(versions)
     assert "-trimpath" in build_flags(versions)
+    assert not [flag for flag in build_flags(versions) if flag.startswith("-tags")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_says_what_its_programs_tell_and_leave_out(module: Module) -> None:
+    assert "// indirect" not in " ".join(module.versions().values())
+    flags = module.flags()
+    (linking,) = [flag for flag in flags if flag.startswith("-ldflags")]
+    own = {"kube": "client-go/pkg/version.gitVersion", "containerd": "/v2/version.Version"}
+    (wanted,) = [name for program, name in own.items() if program in module.packages]
+    assert f"{wanted}=v" in linking
+    assert [flag for flag in flags if flag.startswith("-tags")] == (
+        [f"-tags={','.join(module.tags)}"] if module.tags else []
+    )
+    names = [name for name, _ in module.source_files()]
+    assert {"flags", "go.mod", "go.sum"} <= set(names)
+
+
+def test_programs_are_named_after_their_packages() -> None:
+    """`go build -o folder/` names them so."""
+    for name, package in PACKAGES.items():
+        assert package.rpartition("/")[2] == name
 
 
 def test_builds_are_kept_by_all_that_goes_into_them() -> None:
