@@ -19,6 +19,10 @@ class Limits:
     """Part of the median of all nodes that the best of a node's pairs must reach."""
     peak: float = 0.4
     """Part of the catalogue's peak that each device must reach in a matrix product."""
+    network: float = 0.25
+    """Part of the catalogue's network bandwidth that the best of a node's pairs must reach. The figure
+    is that of the vendor's usual server, and clouds have smaller ones: this is for a network that is
+    not used at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,14 @@ class Expected:
 
     model: str = ""
     teraflops: float | None = None
+    gbps: float | None = None
+    """Of the network, per device."""
+    unconfirmed: frozenset[str] = frozenset()
+    """Those of "teraflops" and "gbps" that the catalogue calls unconfirmed."""
+
+    def doubt(self, figure: str) -> str:
+        """What to say behind a finding that rests on a figure."""
+        return "; the catalogue's figure is unconfirmed" if figure in self.unconfirmed else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +90,7 @@ def judge(
                 *_compute(result, kinds[_kind(result, expected)], limits),
                 *_peak(result, expected.get(result.node, Expected()), limits),
                 *_link(result, best[result.node], usual, limits),
+                *_network(result, best[result.node], expected.get(result.node, Expected()), limits),
             ),
             _summary(result, best[result.node]),
         )
@@ -116,7 +129,8 @@ def _peak(result: NodeResult, expected: Expected, limits: Limits) -> Iterable[Fi
             COMPUTE,
             f"{result.accelerator} {result.teraflops.index(worst)} does {_show(worst)} TFLOP/s, "
             f"{worst / expected.teraflops:.0%} of the peak of {expected.model}, "
-            f"{_show(expected.teraflops)} (at least {limits.peak:.0%} wanted)",
+            f"{_show(expected.teraflops)} (at least {limits.peak:.0%} wanted)"
+            f"{expected.doubt('teraflops')}",
         )
 
 
@@ -133,12 +147,27 @@ def _link(
         )
 
 
+def _network(
+    result: NodeResult, best: float | None, expected: Expected, limits: Limits
+) -> Iterable[Finding]:
+    if best is None or expected.gbps is None or result.accelerator == "cpu":
+        return
+    if best < limits.network * expected.gbps:
+        yield Finding(
+            LINK,
+            f"the best of {len(result.pairs)} links does {_show(best)} Gbit/s, "
+            f"{best / expected.gbps:.0%} of the network of a usual server with {expected.model}, "
+            f"{_show(expected.gbps)} (at least {limits.network:.0%} wanted)"
+            f"{expected.doubt('gbps')}",
+        )
+
+
 def _summary(result: NodeResult, best: float | None) -> str:
     parts = []
     if result.teraflops:
         parts.append(f"{_show(min(result.teraflops))} TFLOP/s on {result.accelerator}")
     if best is not None:
-        parts.append(f"{_show(best)} Gbit/s to the nearest")
+        parts.append(f"{_show(best)} Gbit/s all-reduce with the nearest")
     return ", ".join(parts) or "nothing measured"
 
 

@@ -8,11 +8,11 @@ class _Result(BaseModel):
 
 
 class PairResult(_Result):
-    """An exchange between two nodes, each sending while it receives."""
+    """An all-reduce between two nodes, on the first device of each."""
 
     peer: str
     gbps: float
-    """Bandwidth in one direction, Gbit/s."""
+    """Bus bandwidth as nccl-tests defines it, Gbit/s: what the link carries in one direction."""
 
 
 class NodeResult(_Result):

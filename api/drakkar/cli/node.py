@@ -47,8 +47,14 @@ def check(
         float, typer.Option(**_RATIO, help="Part of the fleet's median to compute at.")
     ] = Limits().compute,
     link: Annotated[
-        float, typer.Option(**_RATIO, help="Part of the fleet's median to exchange at.")
+        float, typer.Option(**_RATIO, help="Part of the fleet's median to all-reduce at.")
     ] = Limits().link,
+    peak: Annotated[
+        float, typer.Option(**_RATIO, help="Part of the catalogue's peak to compute at.")
+    ] = Limits().peak,
+    network: Annotated[
+        float, typer.Option(**_RATIO, help="Part of the catalogue's network to all-reduce at.")
+    ] = Limits().network,
     rounds: Annotated[int, typer.Option(min=1, max=16, help="Peers to measure with.")] = 3,
     in_turn: Annotated[
         bool, typer.Option("--in-turn", help="One after the other: nodes share a machine.")
@@ -68,7 +74,7 @@ def check(
     """Measure nodes; taint the slow ones, release those that pass. Exit code 1 if one is slow.
 
     A pod on each node takes all its free accelerators for some seconds: a matrix product on each,
-    an exchange with some peers. Nodes whose accelerators are all in use are left out.
+    an all-reduce with some peers. Nodes whose accelerators are all in use are left out.
     """
     if bool(names) == everything:
         raise fail("name the nodes to check, or say --all")
@@ -92,7 +98,8 @@ def check(
         raise fail("no node is left to check")
     results = run(client, plan, seconds=timeout, tell=lambda said: errors.print(f"{said} ..."))
     expected = {name: _expected(nodes[name]) for name in plan.nodes}
-    verdicts = judge(results, Limits(compute=compute, link=link), expected)
+    limits = Limits(compute=compute, link=link, peak=peak, network=network)
+    verdicts = judge(results, limits, expected)
     _show(verdicts)
     if not report_only:
         for verdict in verdicts:
@@ -134,7 +141,11 @@ def _expected(node: Mapping[str, Any]) -> Expected:
     if not told:
         return Expected()
     chip = catalogue.find(told[0].model)
-    return Expected(told[0].model, chip.tflops.bf16 if chip else None)
+    if chip is None:
+        return Expected(told[0].model)
+    figures = {"teraflops": "tflops.bf16", "gbps": "nic_gbps"}
+    doubtful = frozenset(name for name, figure in figures.items() if not chip.confirmed(figure))
+    return Expected(told[0].model, chip.tflops.bf16, chip.nic_gbps, doubtful)
 
 
 def _worker(client: Client, namespace: str, image: str | None) -> Worker:

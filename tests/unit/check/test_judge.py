@@ -71,6 +71,28 @@ def test_a_fleet_that_is_slow_as_a_whole_is_found_by_the_catalogue() -> None:
     assert blamed(node("a", 0.01, kind="cpu"), **models) == {}, "it has no say on CPUs"
 
 
+def test_a_network_that_is_not_used_is_found_by_the_catalogue_even_between_two_nodes() -> None:
+    models = {name: Expected("H100", 989.0, 400.0) for name in "ab"}
+    assert blamed(node("a", b=40), node("b", a=40), **models) == {"a": [LINK], "b": [LINK]}
+    assert blamed(node("a", b=200), node("b", a=200), **models) == {}
+    cpus = [node("a", kind="cpu", b=1), node("b", kind="cpu", a=1)]
+    assert blamed(*cpus, **models) == {}
+    (verdict, _) = judge([node("a", b=40), node("b", a=40)], Limits(), models)
+    assert verdict.findings[0].message == (
+        "the best of 1 links does 40 Gbit/s, 10% of the network of a usual server with H100, 400 "
+        "(at least 25% wanted)"
+    )
+
+
+@pytest.mark.parametrize("figure", ["teraflops", "gbps"])
+def test_a_finding_says_if_it_rests_on_an_unconfirmed_figure(figure: str) -> None:
+    slow = [node("a", 10, b=1), node("b", 10, a=1)]
+    expected = {name: Expected("H100", 989.0, 400.0, frozenset({figure})) for name in "ab"}
+    (verdict, _) = judge(slow, Limits(), expected)
+    said = [f.message.endswith("; the catalogue's figure is unconfirmed") for f in verdict.findings]
+    assert said == [figure == "teraflops", figure == "gbps"]
+
+
 def test_what_could_not_be_measured_is_no_pass() -> None:
     broken = NodeResult(node="b", accelerator="", error="its pod is gone")
     assert blamed(node("a"), broken) == {"b": [ERROR]}

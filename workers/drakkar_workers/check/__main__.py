@@ -18,7 +18,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from drakkar.check.pairs import rounds
 from drakkar.check.pods import PORT
 from drakkar.check.results import NodeResult, PairResult
-from drakkar_workers.check.measure import devices, exchange_gbps, matmul_teraflops
+from drakkar_workers.check.measure import allreduce_gbps, devices, matmul_teraflops
 
 TERMINATION_LOG = Path("/dev/termination-log")
 
@@ -95,7 +95,7 @@ def _pairs(
     store: Store, given: Settings, members: Sequence[int], device: torch.device
 ) -> tuple[PairResult, ...]:
     """The links to the peers of each round."""
-    # Exchanges of one round must not meet a node that still computes.
+    # The pairs of a round must not meet a node that still computes.
     store.wait([f"computed-{rank}" for rank in members])
     dist.init_process_group(
         dist.get_default_backend_for_device(device),
@@ -109,7 +109,11 @@ def _pairs(
         for pair in pairs:
             if dist.get_rank() in pair:
                 (peer,) = set(pair) - {dist.get_rank()}
-                gbps = exchange_gbps(device, peer)
+                # Made by the two alone: the others need not come.
+                group = dist.new_group(sorted(pair), use_local_synchronization=True)
+                assert isinstance(group, dist.ProcessGroup)
+                gbps = allreduce_gbps(device, group)
+                dist.destroy_process_group(group)
                 name = given.nodes[members[peer]]
                 results.append(PairResult(peer=name, gbps=round(gbps, 4)))
         # The next round's pairs do not begin while this one's are at it.

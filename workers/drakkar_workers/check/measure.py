@@ -1,4 +1,4 @@
-"""The two measurements: a matrix product on each device, an exchange between two nodes."""
+"""The two measurements: a matrix product on each device, an all-reduce between two nodes."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Size:
     """Rows and columns of the square matrices."""
     dtype: torch.dtype
     vector: int
-    """Bytes of the vector that two nodes exchange."""
+    """Bytes of the vector that two nodes reduce."""
 
 
 CPU = Size(384, torch.float32, 4 << 20)
@@ -24,7 +24,7 @@ ACCELERATOR = Size(8192, torch.bfloat16, 512 << 20)
 WINDOW_SECONDS = 1.0
 WINDOWS = 3
 """The best of them counts: one that something else disturbed is none of the node's."""
-EXCHANGES = 3
+REDUCTIONS = 3
 
 
 def devices() -> list[torch.device]:
@@ -62,30 +62,29 @@ def matmul_teraflops(device: torch.device) -> float:
     return float(best * 2 * size.matrix**3 / 1e12)
 
 
-def exchange_gbps(device: torch.device, peer: int) -> float:
-    """Bandwidth between this rank and another one, Gbit/s in one direction.
+def bus_gbps(size: int, seconds: float, ranks: int) -> float:
+    """Bus bandwidth of an all-reduce of ``size`` bytes, Gbit/s, as nccl-tests defines it.
 
-    Both send a vector to the other at once: what an all-reduce of two ranks puts on their link.
+    ``size / seconds`` times 2 (ranks - 1) / ranks: what each rank must send and receive at least. So
+    it can be compared with the link whatever the number of ranks; of two, it is the plain quotient.
     """
+    return size * 8 / seconds / 1e9 * 2 * (ranks - 1) / ranks
+
+
+def allreduce_gbps(device: torch.device, group: dist.ProcessGroup) -> float:
+    """Bus bandwidth of an all-reduce within a group that this rank is in, Gbit/s."""
     size = size_of(device)
-    mine = torch.ones(size.vector // 4, device=device, dtype=torch.float32)
-    theirs = torch.empty_like(mine)
-    # The first one sets up the connection.
-    _exchange(mine[:1024], theirs[:1024], peer)
+    vector = torch.zeros(size.vector // 4, device=device, dtype=torch.float32)
+    # The first one sets up the connections.
+    dist.all_reduce(vector[:1024], group=group)
     best = float("inf")
-    for _ in range(EXCHANGES):
+    for _ in range(REDUCTIONS):
         _settle(device)
         start = time.perf_counter()
-        _exchange(mine, theirs, peer)
+        dist.all_reduce(vector, group=group)
         _settle(device)
         best = min(best, time.perf_counter() - start)
-    return size.vector * 8 / best / 1e9
-
-
-def _exchange(mine: torch.Tensor, theirs: torch.Tensor, peer: int) -> None:
-    operations = [dist.P2POp(dist.isend, mine, peer), dist.P2POp(dist.irecv, theirs, peer)]
-    for work in dist.batch_isend_irecv(operations):
-        work.wait()
+    return bus_gbps(size.vector, best, dist.get_world_size(group))
 
 
 def _settle(device: torch.device) -> None:
