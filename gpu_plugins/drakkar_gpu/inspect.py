@@ -119,21 +119,27 @@ def table(command: str, rows: Sequence[Row]) -> Table:
 
 
 def _list_line(row: Row) -> list[str]:
-    chip = catalogue.find(row["model"])
-    peak = chip.flops() if chip is not None else None
     numa = row["numa_node"]
     return [
         row["vendor"],
         str(row["index"]) + (f" {row['profile']}" if row["profile"] else ""),
         escape(row["model"]),
         quantity.show("memory", row["memory_bytes"]),
-        "-" if peak is None else f"{peak / 1e12:g}",
+        _peak(row["model"]),
         "-" if numa is None else str(numa),
         row["pci_address"] or "-",
         row["domain"] or "-",
         "[green]ok[/]" if row["fault"] is None else f"[red]{row['fault']}[/]",
         escape(row["id"]),
     ]
+
+
+def _peak(model: str) -> str:
+    """TFLOP/s of bf16 by the catalogue; one that is unconfirmed there has a question mark."""
+    chip = catalogue.find(model)
+    if chip is None or chip.tflops.bf16 is None:
+        return "-"
+    return f"{chip.tflops.bf16:g}{'' if chip.confirmed('tflops.bf16') else '?'}"
 
 
 def _links_line(row: Row) -> list[str]:

@@ -39,6 +39,9 @@ class Source(_Entry):
     title: str
     date: Annotated[str, Field(pattern=r"^20\d\d(-[01]\d)?$", coerce_numbers_to_str=True)]
     kind: SourceKind
+    read: str = ""
+    """Where its figures were looked up: an address, or a repository and path. Empty if they were not
+    found again after they had been written down: they are unconfirmed then."""
 
 
 class Peaks(_Entry):
@@ -84,13 +87,17 @@ class Chip(_Entry):
     """Key of the source of all figures that ``sources`` doesn't name."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Figure -> key of its source; figures of ``tflops`` are written tflops.fp8."""
+    unconfirmed: frozenset[str] = frozenset()
+    """Figures that were not found where their source was read. A file names those that a source which
+    was read lacks; reading it adds those of sources that were not."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         known = self.figures()
-        unknown = sorted(set(self.sources) - set(known))
-        if unknown:
-            raise ValueError(f"{self.name}: sources names {unknown}, which have no figure")
+        for field, named in (("sources", set(self.sources)), ("unconfirmed", self.unconfirmed)):
+            unknown = sorted(named - set(known))
+            if unknown:
+                raise ValueError(f"{self.name}: {field} names {unknown}, which have no figure")
         if self.memory is not None and quantity.parse(self.memory) <= 0:
             raise ValueError(f"{self.name}: memory must be more than nothing")
         if self.fabric_gbps is not None and not self.fabric:
@@ -106,6 +113,10 @@ class Chip(_Entry):
             for name, value in (peaks | {name: getattr(self, name) for name in others}).items()
             if value is not None
         }
+
+    def confirmed(self, figure: str) -> bool:
+        """Whether a figure, such as tflops.bf16, is known and was found where its source was read."""
+        return figure in self.figures() and figure not in self.unconfirmed
 
     def flops(self, precision: Precision = "bf16") -> float | None:
         """Dense peak of matrix products, FLOP/s; None where it is unknown."""

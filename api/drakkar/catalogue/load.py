@@ -1,5 +1,6 @@
 """Read the catalogue's files, and find a chip by the name that a tool prints."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import resources
@@ -45,11 +46,19 @@ def load(text: str, *, name: str = "catalogue") -> tuple[tuple[Chip, ...], dict[
             update={
                 "source": f"{prefix}/{entry.source}",
                 "sources": {key: f"{prefix}/{value}" for key, value in entry.sources.items()},
+                "unconfirmed": entry.unconfirmed | _unread(entry, parsed.sources),
             }
         )
         for entry in parsed.chips
     )
     return found, {f"{prefix}/{key}": value for key, value in parsed.sources.items()}
+
+
+def _unread(chip: Chip, sources: Mapping[str, Source]) -> frozenset[str]:
+    """Figures whose source nobody read."""
+    return frozenset(
+        name for name in chip.figures() if not sources[chip.sources.get(name, chip.source)].read
+    )
 
 
 @lru_cache(maxsize=1)

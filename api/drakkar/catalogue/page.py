@@ -11,9 +11,8 @@ INTRODUCTION = """
 # Accelerators
 
 What Drakkar knows of each accelerator: for model FLOP/s utilisation, for planning, for simulated
-devices, and for the bandwidths of a topology. The figures are the sources' own, none was measured
-here, and they were written down by hand: check one before much depends on it. A dash is a figure
-that the chip doesn't have or that no source gives; nothing is guessed.
+devices, and for the bandwidths of a topology. The figures are the sources' own; none was measured
+here. A dash is a figure that the chip doesn't have or that no source gives; nothing is guessed.
 
 - Peaks are those of dense matrix products in TFLOP/s (TOP/s for int8); of a figure "with sparsity"
   half is taken.
@@ -21,6 +20,9 @@ that the chip doesn't have or that no source gives; nothing is guessed.
 - Memory bandwidth is in GB/s. Fabric is the bandwidth of all of a device's links in one direction,
   network that of its share of the network cards in the vendor's usual server, both in Gbit/s.
 - Figures in *italics* come from others than the vendor.
+- A figure with a ? is unconfirmed: it was written down from the source that is named, but neither that
+  source nor a copy of it could be looked up again. Check it before much depends on it. Where the
+  others were read, in the source itself or in what somebody copied from it, is in the list of sources.
 
 A chip that is missing, or a figure that you can cite better, is a change to one file of
 `api/drakkar/catalogue/`.
@@ -55,7 +57,9 @@ def accelerators_page() -> str:
         parts.append("\nSources:\n\n")
         for key, number in keys.items():
             source = sources()[key]
-            parts.append(f"{number}. {source.title}, {source.date} ({_KINDS[source.kind]})\n")
+            where = f"; read at {source.read}" if source.read else ""
+            kind = _KINDS[source.kind]
+            parts.append(f"{number}. {source.title}, {source.date} ({kind}{where})\n")
     return "".join(parts)
 
 
@@ -72,6 +76,7 @@ def _cells(chip: Chip, keys: dict[str, int]) -> Iterator[str]:
             return "–"
         value = figures[name]
         text = value if isinstance(value, str) else f"{value:g}"
+        text += "" if chip.confirmed(name) else "?"
         source = sources()[chip.sources.get(name, chip.source)]
         return f"*{text}*" if source.kind is SourceKind.PRESS else text
 

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from drakkar.v1alpha1.recipes import ModelConfig
-from drakkar_workers.train.flops import flops_per_token, parameter_count, peak_flops
+from drakkar_workers.train.flops import (
+    doubtful_peak,
+    flops_per_token,
+    parameter_count,
+    peak_flops,
+)
 from drakkar_workers.train.models.decoder import Decoder, Shape, rotary, rotate
 
 torch.set_num_threads(1)
@@ -146,3 +151,12 @@ def test_flops_of_a_known_model():
 )
 def test_peak_by_device_name(name, bf16, peak):
     assert peak_flops(name, bf16=bf16) == peak
+
+
+def test_a_peak_that_nobody_confirmed_is_told():
+    assert doubtful_peak("NVIDIA L40") == (
+        "MFU is measured against 181 TFLOP/s (bf16) of L40, a figure that is unconfirmed in the "
+        "catalogue"
+    )
+    for sure in ("NVIDIA H100 80GB HBM3", "cpu", "Graphics of tomorrow", "NVIDIA L40 MIG 1g.5gb"):
+        assert doubtful_peak(sure) == ""

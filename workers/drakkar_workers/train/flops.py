@@ -39,3 +39,16 @@ def peak_flops(device_name: str, *, bf16: bool = True) -> float | None:
     if chip is None or " MIG " in device_name:
         return None
     return chip.flops("bf16" if bf16 else "fp32")
+
+
+def doubtful_peak(device_name: str, *, bf16: bool = True) -> str:
+    """What to tell of a peak that the catalogue gives but calls unconfirmed; else empty."""
+    peak = peak_flops(device_name, bf16=bf16)
+    chip = catalogue.find(device_name)
+    precision = "bf16" if bf16 else "fp32"
+    if peak is None or chip is None or chip.confirmed(f"tflops.{precision}"):
+        return ""
+    return (
+        f"MFU is measured against {peak / 1e12:g} TFLOP/s ({precision}) of {chip.name}, "
+        "a figure that is unconfirmed in the catalogue"
+    )

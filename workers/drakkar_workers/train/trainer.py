@@ -107,6 +107,9 @@ class Trainer:
         name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
         peak = flops.peak_flops(name, bf16=self.bf16)
         self._peak = peak * world.size if peak else None
+        doubt = flops.doubtful_peak(name, bf16=self.bf16)
+        if doubt and world.rank == 0:
+            self._reporter.say(doubt)
 
     def precision(self) -> torch.autocast:
         """Context for forward passes."""
