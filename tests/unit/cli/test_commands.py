@@ -134,7 +134,10 @@ def test_get_knows_the_kinds_names(api: Any, drakkar: Any, word: str) -> None:
 def test_get_of_another_kind_names_those_there_are(drakkar: Any) -> None:
     result = drakkar("get", "pods")
     assert result.exit_code == 1
-    assert "trainingjobs (tj), inferenceservices (isvc), queues (dq), topologies (topo)" in result.stderr
+    assert (
+        "trainingjobs (tj), inferenceservices (isvc), queues (dq), topologies (topo)"
+        in result.stderr
+    )
 
 
 def test_get_of_nothing(api: Any, drakkar: Any) -> None:
