@@ -7,7 +7,7 @@
     python tests/bench/serve.py start       from the start of the process to the first token
 
 All on SmolLM2-135M-Instruct, fetched at the first run. Medians of RUNS. --vllm PYTHON measures vLLM's
-CPU build beside it, installed in an environment of its own.
+CPU build, installed in an environment of its own; offline in turns with ours alone.
 """
 
 import argparse
@@ -82,7 +82,7 @@ class Vllm:
     """vLLM's CPU build in another environment."""
 
     def __init__(self, python, threads, mode):
-        command = [python, str(Path(__file__).with_name("vllm_worker.py"))]
+        command = [python, "-P", str(Path(__file__).with_name("vllm_worker.py"))]
         self.process = subprocess.Popen(
             [*command, str(smollm()), str(threads), mode], text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -97,16 +97,17 @@ class Vllm:
 
 def offline(runs, threads, batches, vllm=None):
     print(f"{PROMPT} tokens in, {OUTPUT} out, {threads} threads, tokens/s, medians of {runs}")
-    contenders = {
-        "drakkar bf16": Ours("bfloat16", threads),
-        "transformers bf16": Transformers("bfloat16", threads),
-        "drakkar fp32": Ours("float32", threads),
-        "transformers fp32": Transformers("float32", threads),
-        "drakkar int8": Ours("bfloat16", threads, "int8"),
-        "drakkar int4": Ours("bfloat16", threads, "int4"),
-    }
+    contenders = {"drakkar bf16": Ours("bfloat16", threads)}
     if vllm:
         contenders["vllm bf16 eager"] = Vllm(vllm, threads, "eager")
+    else:
+        contenders |= {
+            "transformers bf16": Transformers("bfloat16", threads),
+            "drakkar fp32": Ours("float32", threads),
+            "transformers fp32": Transformers("float32", threads),
+            "drakkar int8": Ours("bfloat16", threads, "int8"),
+            "drakkar int4": Ours("bfloat16", threads, "int4"),
+        }
     for batch in batches:
         speeds = {name: [] for name in contenders}
         for _ in range(runs):

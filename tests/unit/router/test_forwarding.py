@@ -219,6 +219,12 @@ async def test_a_replica_that_cant_be_reached_costs_nothing(nobody):
             assert bad.circuit != "closed"
 
 
+async def test_others_are_tried_even_if_nothing_is_held(nobody):
+    async with world() as here, FakeEngine() as good:
+        await here.table(nobody, good, hold_seconds=0)
+        assert [(await here.ask())[0] for _ in range(10)] == [200] * 10
+
+
 async def test_a_lone_replica_that_restarts_loses_no_request(nobody):
     async with world() as here, FakeEngine() as engine:
         await here.table(nobody)
@@ -342,6 +348,50 @@ async def test_adapters_are_not_loaded_through_one_replica():
         status, _ = await here.ask(path="/v1/load_lora_adapter")
         assert (status, engine.asked) == (403, [])
         assert (await here.ask(path="/metrics", method="GET"))[0] == 404
+
+
+async def raw(here, line, body=b'{"prompt": "x"}'):
+    """Status of a request with this request line."""
+    host, port = here.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/../metrics", "/v1//load_lora_adapter", "/v1/./load_lora_adapter", "/v1/%2e%2e/metrics",
+     "/v1/%6Coad_lora_adapter", "/v1/completions/..", "/", "/v2/x"],
+)  # fmt: skip
+async def test_no_path_leads_elsewhere(path):
+    async with world() as here, FakeEngine() as engine:
+        await here.table(engine)
+        assert await raw(here, f"POST {path}") in (400, 403, 404)
+        assert engine.asked == []
+
+
+async def test_the_host_of_a_request_line_leads_nowhere():
+    async with world() as here, FakeEngine() as engine:
+        await here.table(engine)
+        assert await raw(here, "POST http://elsewhere:1/v1/completions?a=b") == 200
+        assert len(engine.asked) == 1
+
+
+async def test_bodies_are_bounded_one_by_one_and_together():
+    async with world() as here, FakeEngine("hang") as engine:
+        await here.table(engine)
+        status, body = await here.ask(prompt="x" * (17 << 20))
+        assert (status, "larger than" in body["error"]["message"]) == (413, True)
+        here.router.forwarder.bodies = (256 << 20) - 5
+        status, body = await here.ask()
+        assert (status, body["error"]["code"]) == (429, "queue_full")
+        here.router.forwarder.bodies = 0
+        engine.go.set()
+        assert (await here.ask())[0] == 200
+        assert here.router.forwarder.bodies == 0
 
 
 async def test_keys_are_checked_here_if_they_are_given(tmp_path):

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from drakkar_workers.serve.router.forward import Forwarder
+from drakkar_workers.serve.router.forward import BODY_LIMIT_BYTES, Forwarder
 from drakkar_workers.serve.server.errors import ApiError, broken, not_found, unavailable
 from drakkar_workers.serve.server.limits import Clients
 
-BODY_LIMIT_BYTES = 16 << 20
 ADAPTER_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
 
@@ -89,7 +88,9 @@ async def _forward(request: web.Request) -> web.StreamResponse:
         raise ApiError(
             "adapters are loaded into all replicas: name them in the InferenceService", status=403
         )
-    if not request.path.startswith(FORWARDED):
+    steps = request.path.split("/")[1:]
+    # What an engine might read as another path is none of the router's.
+    if not request.path.startswith(FORWARDED) or {"", ".", ".."} & set(steps):
         raise not_found(f"there is no {request.path[:128]}", "not_found")
     if router.clients is not None:
         router.clients.find(request.headers.get("Authorization")).admit(0)

@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,11 @@ from drakkar_workers.serve.router.fleet import Fleet, Place
 from drakkar_workers.serve.router.gate import DEFAULTS, Gate
 from drakkar_workers.serve.router.question import SESSION_HEADER, Question, read
 from drakkar_workers.serve.router.record import Record
+from drakkar_workers.serve.server.errors import too_many
 
+BODY_LIMIT_BYTES = 16 << 20
+BODIES_LIMIT_BYTES = 256 << 20
+"""Of all bodies together: they are kept until an answer has begun, for another attempt."""
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 """Seconds between attempts that found nobody, doubling."""
@@ -36,9 +41,27 @@ class Forwarder:
     session: aiohttp.ClientSession
     stall: float
     chance: random.Random
+    bodies: int = 0
+    """Bytes of the bodies of all requests that are here."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request. Raises ApiError."""
+        with self._room(request.content_length):
+            return await self._answer(request)
+
+    @contextmanager
+    def _room(self, size: int | None) -> Iterator[None]:
+        """Memory for a body, until its answer has ended. Raises ApiError if there is none."""
+        size = BODY_LIMIT_BYTES if size is None else min(size, BODY_LIMIT_BYTES)
+        if self.bodies + size > BODIES_LIMIT_BYTES:
+            raise too_many("the requests under way fill the router's memory", "queue_full", 1)
+        self.bodies += size
+        try:
+            yield
+        finally:
+            self.bodies -= size
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         question = read(
             body,
@@ -54,7 +77,8 @@ class Forwarder:
         )
         headers["Accept-Encoding"] = "identity"
         with self.record.present():
-            out = Outgoing(request.method, request.raw_path, headers, body)
+            # Without the host that a proxy's request line may name.
+            out = Outgoing(request.method, request.rel_url.raw_path_qs, headers, body)
             return await self._try(request, question, out)
 
     async def _try(
@@ -79,7 +103,8 @@ class Forwarder:
                 failed.add(place.replica.name)
                 faults[error.kind] += 1
                 if error.kind == "connect":
-                    again = self.fleet.clock() < deadline
+                    others = faults["connect"] < len(self.fleet.replicas)
+                    again = others or self.fleet.clock() < deadline
                 else:
                     again = faults[error.kind] <= CHANCES.get(error.kind, 0)
                 if not again:
