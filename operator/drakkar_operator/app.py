@@ -14,12 +14,16 @@ from drakkar.kube.rest import ApiError, Rest
 from drakkar_operator.cluster.caches import Caches
 from drakkar_operator.cluster.claims import Claims
 from drakkar_operator.cluster.executor import Executor, Limits
+from drakkar_operator.cluster.gangs import GangQueue, Gangs, GangWriter
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.kopf_watch import KopfWatch
 from drakkar_operator.cluster.leader import Leader, LeaseTimes, NotLeaderError
 from drakkar_operator.cluster.queue_status import QueueStatus
 from drakkar_operator.cluster.recorder import Recorder
 from drakkar_operator.cluster.reports import Reports
+from drakkar_operator.cluster.routers import Routers
+from drakkar_operator.cluster.service_executor import ServiceExecutor
+from drakkar_operator.cluster.services import Services
 from drakkar_operator.cluster.topology_status import TopologyStatus
 from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.controller import Controller
@@ -30,6 +34,7 @@ from drakkar_operator.model import JobView
 from drakkar_operator.planner import Planner
 from drakkar_operator.questions import Forward, debug_application, plan_application
 from drakkar_operator.scheduler import Scheduler
+from drakkar_operator.service_controller import ServiceController
 from drakkar_operator.settings import Settings
 
 DRAIN_SECONDS = 15.0
@@ -61,7 +66,10 @@ class Core:
         seconds = settings.lease_seconds
         self.caches = Caches(rest, metrics, watch_seconds=settings.watch_seconds, clock=clock)
         self.jobs = Jobs(rest, settings.namespaces)
+        self.services = Services(rest, settings.namespaces)
+        self.gangs = Gangs(self.jobs, self.services)
         self.queue: WorkQueue[str] = WorkQueue(clock=clock)
+        self.service_queue: WorkQueue[str] = WorkQueue(clock=clock)
         self.leader = Leader(
             lease_rest,
             namespace=settings.namespace,
@@ -86,11 +94,17 @@ class Core:
             limits=Limits(settings.parallel, settings.qps),
             clock=clock,
         )
+        self.routers = Routers(self.service_queue.add, port=settings.router_port, clock=clock)
+        self.service_executor = ServiceExecutor(
+            self.executor, self.services, self.recorder, settings.worker
+        )
         self.scheduler = Scheduler(
-            jobs=self.jobs,
+            jobs=self.gangs,
             caches=self.caches,
-            executor=self.executor,
-            queue=self.queue,
+            executor=GangWriter(
+                self.executor, self.service_executor, self.services, self.gangs, clock=wall
+            ),
+            queue=GangQueue(self.queue, self.service_queue),
             metrics=metrics,
             clock=wall,
         )
@@ -105,6 +119,20 @@ class Core:
             metrics=metrics,
             clock=wall,
         )
+        self.service_controller = ServiceController(
+            services=self.services,
+            gangs=self.gangs,
+            jobs=self.jobs,
+            caches=self.caches,
+            executor=self.service_executor,
+            routers=self.routers,
+            scheduler=self.scheduler,
+            queue=self.service_queue,
+            metrics=metrics,
+            worker=settings.worker,
+            clock=wall,
+            ticks=clock,
+        )
         self.planner = Planner(
             jobs=self.jobs,
             caches=self.caches,
@@ -116,7 +144,7 @@ class Core:
         self.queue_status = QueueStatus(
             rest,
             caches=self.caches,
-            jobs=self.jobs,
+            jobs=self.gangs,
             scheduler=self.scheduler,
             check=self.leader.check,
             clock=wall,
@@ -161,6 +189,7 @@ class Core:
             failed = [task for task in (terms, election, *tasks) if _failed(task)]
             await _cancel([terms])
             await self.reports.close()
+            await self.routers.close()
             await self.recorder.flush()
             await _cancel([election])
             await self.leader.release()
@@ -192,6 +221,7 @@ class Core:
                 work.result()
             if stopped.done() and not lost.done():
                 self.queue.close()
+                self.service_queue.close()
                 await asyncio.wait(
                     [work, lost], timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -204,9 +234,15 @@ class Core:
         await self._list_again()
         log.info("working", jobs=len(self.jobs.items), pods=len(self.caches.pods.items))
         self.controller.enqueue_all()
+        self.service_controller.enqueue_all()
         self.scheduler.reset()
         workers = [
-            _task(self.queue.work(self.controller.handle)) for _ in range(self.settings.workers)
+            _task(queue.work(handle))
+            for queue, handle in (
+                (self.queue, self.controller.handle),
+                (self.service_queue, self.service_controller.handle),
+            )
+            for _ in range(self.settings.workers)
         ]
         cycles = [
             _task(self.scheduler.run()),
@@ -223,11 +259,17 @@ class Core:
         finally:
             await _cancel([*workers, *cycles])
 
+    async def resync(self) -> None:
+        """Compare jobs and services with full lists. Raises ApiError."""
+        await self.jobs.resync()
+        await self.services.resync()
+
     async def _list_again(self) -> None:
         """See what the leader before us wrote since our last look."""
         while True:
             try:
-                return await self.jobs.resync()
+                await self.resync()
+                return
             except ApiError as error:
                 log.warning("jobs not listed", error=str(error))
                 await asyncio.sleep(1.0)
@@ -243,7 +285,9 @@ class Operator:
         self._rest = Rest(connection, connections=settings.parallel + 32, observe=observe)
         self._lease_rest = Rest(connection, timeout=settings.lease_seconds / 2, observe=observe)
         self.core = Core(settings, self._rest, self._lease_rest, metrics)
-        self.kopf = KopfWatch(connection, self.core.jobs.take, settings.namespaces)
+        self.kopf = KopfWatch(
+            connection, self.core.jobs.take, self.core.services.take, settings.namespaces
+        )
         self.ports: dict[str, int] = {}
         """Port of each HTTP application, once it listens: http, plan, debug."""
         self._listed = asyncio.Event()
@@ -288,7 +332,7 @@ class Operator:
         """List the jobs: first of all, and then again and again against watches that died."""
         while True:
             try:
-                await self.core.jobs.resync()
+                await self.core.resync()
                 self._listed.set()
             except ApiError as error:
                 log.warning("jobs not listed", error=str(error))

@@ -234,7 +234,7 @@ class Controller:
 
     def _on_pod(self, old: PodView | None, new: PodView | None) -> None:
         for pod in (old, new):
-            if pod is not None and pod.job:
+            if pod is not None and pod.job and pod.serving is None:
                 self._queue.add(f"{pod.namespace}/{pod.job}")
 
     def _on_node(self, old: NodeView | None, new: NodeView | None) -> None:

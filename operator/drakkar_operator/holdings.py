@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from drakkar_operator.cluster.caches import Caches
-from drakkar_operator.cluster.jobs import Jobs
+from drakkar_operator.cluster.gangs import Gangs
 from drakkar_operator.model import JobView, PodView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.demand import (
@@ -42,7 +42,7 @@ class Holdings:
     """Keys are "namespace/name"."""
 
     def __init__(
-        self, jobs: Jobs, caches: Caches, *, clock: Callable[[], float] = time.time
+        self, jobs: Gangs, caches: Caches, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.placed: dict[str, JobView] = {}
         """The jobs that hold a place."""

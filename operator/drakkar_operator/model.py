@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from drakkar.devices import DeviceFault
+from drakkar.v1alpha1.inferenceservice import InferenceServiceSpec, InferenceServiceStatus
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec, TrainingJobStatus
 
 Amounts = Mapping[str, int]
@@ -46,6 +47,22 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingView:
+    """What a pod is to its InferenceService."""
+
+    service: str
+    uid: str
+    """Of the InferenceService."""
+    member: str | None = None
+    """The replica that it belongs to; None: it is a router."""
+    revision: str = ""
+    ready: bool = False
+    """As its kubelet says."""
+    restarts: int = 0
+    """Of its containers."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodView:
     """What decisions need of a pod, Drakkar's own or another's."""
 
@@ -67,7 +84,7 @@ class PodView:
     created: float = 0.0
     ip: str | None = None
     job: str | None = None
-    """Name of its TrainingJob, from the label."""
+    """Name of its gang: of its TrainingJob, from the label, or "service/member"."""
     job_uid: str | None = None
     replica: int | None = None
     running: bool = False
@@ -83,6 +100,7 @@ class PodView:
     """What it holds of which devices, where they are shared."""
     waiting_reason: str = ""
     """Why the container does not start: ImagePullBackOff, CreateContainerConfigError, ..."""
+    serving: ServingView | None = None
 
     @property
     def finished(self) -> bool:
@@ -118,6 +136,33 @@ class JobView:
         """Size of the gang: what it was given places for or, without a place, what it asks for."""
         placement = self.status.placement
         return len(placement.nodes) if placement is not None else self.spec.size
+
+
+def member_uid(uid: str, member: str, revision: str) -> str:
+    """What tells the gang of a service's replica from all others, also those of its namesakes."""
+    return f"{uid}/{member}/{revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """An InferenceService."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: float
+    spec: InferenceServiceSpec
+    status: InferenceServiceStatus
+    deleting: bool = False
+    problem: str | None = None
+    """Why the spec can't be used, if it can't: ``spec`` then holds defaults."""
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> str:
+        """namespace/name."""
+        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

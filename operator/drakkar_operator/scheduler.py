@@ -18,10 +18,9 @@ import structlog
 from drakkar.kube.rest import ApiError
 from drakkar.v1alpha1.trainingjob import Placement
 from drakkar_operator.cluster.caches import Caches, QueueEntry, TopologyEntry
-from drakkar_operator.cluster.executor import Executor, OutdatedError
-from drakkar_operator.cluster.jobs import Jobs
+from drakkar_operator.cluster.executor import OutdatedError
+from drakkar_operator.cluster.gangs import GangQueue, Gangs, GangWriter
 from drakkar_operator.cluster.leader import NotLeaderError
-from drakkar_operator.cluster.workqueue import WorkQueue
 from drakkar_operator.fleet import NO_QUEUE, waits_since
 from drakkar_operator.holdings import Holdings
 from drakkar_operator.metrics import Metrics
@@ -89,10 +88,10 @@ class Scheduler:
     def __init__(
         self,
         *,
-        jobs: Jobs,
+        jobs: Gangs,
         caches: Caches,
-        executor: Executor,
-        queue: WorkQueue[str],
+        executor: GangWriter,
+        queue: GangQueue,
         metrics: Metrics,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.time,

@@ -30,6 +30,7 @@ _HELP = {
     "resync_seconds": "jobs are compared with a full list this often",
     "lease_seconds": "a leader that gives no sign for this long is replaced",
     "report_port": "port of the agents' reports",
+    "router_port": "port where routers of services are asked",
     "log_level": "debug, info, warning or error",
     "worker_image": "image of training pods whose job names none",
     "worker_python": "Python of that image, by name or path",
@@ -59,6 +60,7 @@ class Settings:
     resync_seconds: float = 120.0
     lease_seconds: float = 15.0
     report_port: int = 8600
+    router_port: int = 8601
     log_level: str = "info"
     worker_image: str = "drakkar/worker:0.1.0"
     worker_python: str = "python"

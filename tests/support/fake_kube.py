@@ -453,7 +453,15 @@ DISCOVERY: dict[str, Object] = {
                 "kind": "TrainingJob",
                 "verbs": _VERBS,
                 "shortNames": ["tj"],
-            }
+            },
+            {
+                "name": "inferenceservices",
+                "singularName": "inferenceservice",
+                "namespaced": True,
+                "kind": "InferenceService",
+                "verbs": _VERBS,
+                "shortNames": ["isvc"],
+            },
         ]
     },
 }
@@ -514,7 +522,22 @@ def training_job(name: str, *, namespace: str = "default", **spec: Any) -> Objec
     }
 
 
+def inference_service(name: str, *, namespace: str = "default", **spec: Any) -> Object:
+    """A service from a volume, with one GPU per replica, unless told otherwise."""
+    return {
+        "apiVersion": "drakkar.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "model": {"pvc": {"claimName": "models"}},
+            "accelerators": {"resource": "nvidia.com/gpu", "count": 1},
+            **spec,
+        },
+    }
+
+
 JOBS = "trainingjobs.drakkar.dev"
+SERVICES = "inferenceservices.drakkar.dev"
 QUEUES = "queues.drakkar.dev"
 TOPOLOGIES = "topologies.drakkar.dev"
 
@@ -622,5 +645,6 @@ def running(ip: str) -> Object:
     return {
         "phase": "Running",
         "podIP": ip,
+        "conditions": [{"type": "Ready", "status": "True"}],
         "containerStatuses": [{"name": "trainer", "state": {"running": {}}, "ready": True}],
     }

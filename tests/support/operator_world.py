@@ -8,6 +8,8 @@ from typing import Any
 
 from drakkar.kube.rest import ApiError, Object
 from drakkar_operator.app import Core
+from drakkar_operator.cluster.jobs import Jobs
+from drakkar_operator.cluster.services import Services
 from drakkar_operator.metrics import Metrics
 from drakkar_operator.settings import Settings
 from support.fake_kube import JOBS, FakeKube, Kubelet, MemoryRest, node
@@ -35,18 +37,24 @@ class Process:
         )
         self.kube = kube
         self.stop = asyncio.Event()
-        self.task = asyncio.create_task(self.core.run(self.stop, self._watch_jobs()))
+        self.task = asyncio.create_task(
+            self.core.run(
+                self.stop,
+                self._watch("trainingjobs", self.core.jobs),
+                self._watch("inferenceservices", self.core.services),
+            )
+        )
 
-    async def _watch_jobs(self) -> None:
+    async def _watch(self, plural: str, store: Jobs | Services) -> None:
         """What kopf does in a real process."""
-        path = "/apis/drakkar.dev/v1alpha1/trainingjobs"
+        path = f"/apis/drakkar.dev/v1alpha1/{plural}"
         while True:
             try:
-                await self.core.jobs.resync()
+                await store.resync()
                 version = str(self.kube.version)
                 async for event in self.rest.watch(path, {"resourceVersion": version}, silence=1e9):
                     if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
-                        self.core.jobs.take(event["type"], event["object"])
+                        store.take(event["type"], event["object"])
             except ApiError:
                 await asyncio.sleep(1)
 

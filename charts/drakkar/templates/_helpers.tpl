@@ -84,12 +84,24 @@ app.kubernetes.io/part-of: drakkar
 - apiGroups: [drakkar.dev]
   resources: [trainingjobs/finalizers]
   verbs: [update] # owner references with blockOwnerDeletion
+- apiGroups: [drakkar.dev]
+  resources: [inferenceservices]
+  verbs: [get, list, watch]
+- apiGroups: [drakkar.dev]
+  resources: [inferenceservices/status]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, create, delete] # delete: what a deleted job of the same name left
+  verbs: [get, create, patch, delete] # delete: what a deleted job of the same name left
+- apiGroups: [apps]
+  resources: [deployments] # routers of services
+  verbs: [get, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get]

@@ -72,6 +72,7 @@ class Caches:
         self.topologies: Informer[TopologyEntry] = informer(paths.TOPOLOGIES, _topology_entry)
         self.priorities: Informer[Priority] = informer(paths.PRIORITY_CLASSES, project.priority)
         self._by_job: dict[str, dict[tuple[str, str], PodView]] = {}
+        self._by_service: dict[str, dict[tuple[str, str], PodView]] = {}
         self.pods.subscribe(self._index)
 
     @property
@@ -100,6 +101,11 @@ class Caches:
         found = self._by_job.get(uid)
         return tuple(found[name] for name in sorted(found)) if found else ()
 
+    def pods_of_service(self, uid: str) -> tuple[PodView, ...]:
+        """Pods that carry this InferenceService's UID, servers and routers, by namespace and name."""
+        found = self._by_service.get(uid)
+        return tuple(found[name] for name in sorted(found)) if found else ()
+
     def priority_of(self, class_name: str | None) -> int:
         """Value of a PriorityClass, or of the default one; 0 if there is none."""
         if class_name is not None:
@@ -111,10 +117,23 @@ class Caches:
         return class_name is None or self.priorities.items.get(class_name, Priority(0)).preempts
 
     def _index(self, old: PodView | None, new: PodView | None) -> None:
-        if old is not None and old.job_uid and (new is None or new.job_uid != old.job_uid):
-            pods = self._by_job.get(old.job_uid, {})
-            pods.pop((old.namespace, old.name), None)
-            if not pods:
-                self._by_job.pop(old.job_uid, None)
-        if new is not None and new.job_uid:
-            self._by_job.setdefault(new.job_uid, {})[new.namespace, new.name] = new
+        _move(self._by_job, old, new, lambda pod: pod.job_uid)
+        _move(self._by_service, old, new, lambda pod: pod.serving.uid if pod.serving else None)
+
+
+def _move(
+    index: dict[str, dict[tuple[str, str], PodView]],
+    old: PodView | None,
+    new: PodView | None,
+    uid_of: Callable[[PodView], str | None],
+) -> None:
+    """Keep an index of pods up to date with one that changed."""
+    before = uid_of(old) if old is not None else None
+    after = uid_of(new) if new is not None else None
+    if old is not None and before and before != after:
+        pods = index.get(before, {})
+        pods.pop((old.namespace, old.name), None)
+        if not pods:
+            index.pop(before, None)
+    if new is not None and after:
+        index.setdefault(after, {})[new.namespace, new.name] = new

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -154,7 +154,7 @@ class Executor:
             case CreatePod():
                 await self._create_pod(job, action, pinned)
             case DeletePod():
-                await self._delete_pod(job, action)
+                await self.delete_pod(job.namespace, action)
             case DeleteJob():
                 await self._delete_job(job)
 
@@ -166,10 +166,10 @@ class Executor:
             return
         except ApiError as error:
             if error.status != 409:
-                raise _refused(error, f"service {body['metadata']['name']}") from error
+                raise refused(error, f"service {body['metadata']['name']}") from error
         path = f"{collection}/{body['metadata']['name']}"
-        found = await self._find(path)
-        if found is not None and _label(found, LABEL_JOB_UID) == job.uid:
+        found = await self.find(path)
+        if found is not None and label_of(found, LABEL_JOB_UID) == job.uid:
             return
         if found is not None and _of_namesake(found, job):
             await self._clear_away(path, found)
@@ -185,11 +185,11 @@ class Executor:
             raw = await self._write(lambda: self._rest.post(collection, body, _MANAGER))
         except ApiError as error:
             if error.status != 409:
-                raise _refused(error, f"pod {name}") from error
-            found = await self._find(f"{collection}/{name}")
+                raise refused(error, f"pod {name}") from error
+            found = await self.find(f"{collection}/{name}")
             if found is not None and (
-                _label(found, LABEL_JOB_UID) == job.uid
-                and _label(found, LABEL_REPLICA) == str(action.replica)
+                label_of(found, LABEL_JOB_UID) == job.uid
+                and label_of(found, LABEL_REPLICA) == str(action.replica)
             ):
                 # Created by a try whose answer was lost, or by the leader before us; or it is
                 # still going away, and its deletion will wake the job.
@@ -208,12 +208,13 @@ class Executor:
         self._pods.upsert(raw)
         self._metrics.pods_created.inc()
 
-    async def _delete_pod(self, job: JobView, action: DeletePod) -> None:
-        key = f"{job.namespace}/{action.name}"
+    async def delete_pod(self, namespace: str, action: DeletePod) -> None:
+        """Delete a pod; that it is gone already is well, too. Raises ApiError, NotLeaderError."""
+        key = f"{namespace}/{action.name}"
         body: Object = {"preconditions": {"uid": action.uid}}
         if action.grace_seconds is not None:
             body["gracePeriodSeconds"] = action.grace_seconds
-        path = f"{paths.pods(job.namespace)}/{action.name}"
+        path = f"{paths.pods(namespace)}/{action.name}"
         try:
             raw = await self._write(lambda: self._rest.delete(path, body))
         except ApiError as error:
@@ -237,7 +238,7 @@ class Executor:
 
     async def refresh(self, job: JobView) -> None:
         """Read a job anew into the store. Raises ApiError."""
-        found = await self._find(paths.training_job(job.namespace, job.name))
+        found = await self.find(paths.training_job(job.namespace, job.name))
         if found is None or found["metadata"]["uid"] != job.uid:
             self._jobs.delete(f"{job.namespace}/{job.name}", job.uid)
         if found is not None:
@@ -254,7 +255,17 @@ class Executor:
             if error.status not in (404, 409):
                 raise
 
-    async def _find(self, path: str) -> Object | None:
+    async def send(self, verb: Literal["POST", "PATCH"], path: str, body: Object) -> Object:
+        """Create or patch an object as the operator; returns it as stored. Raises ApiError."""
+        call = self._rest.post if verb == "POST" else self._rest.patch
+        return await self._write(lambda: call(path, body, params=_MANAGER))
+
+    def saw_pod(self, raw: Object) -> None:
+        """Take a pod that a write answered with, so that the next look sees it."""
+        self._pods.upsert(raw)
+
+    async def find(self, path: str) -> Object | None:
+        """Read an object; None if there is none. Raises ApiError."""
         try:
             return await retrying(lambda: self._rest.get(path), attempts=self._limits.attempts)
         except ApiError as error:
@@ -282,14 +293,15 @@ class Executor:
         return RefusedError(message, permanent=False)
 
 
-def _refused(error: ApiError, what: str) -> Exception:
+def refused(error: ApiError, what: str) -> Exception:
     """A refusal that the user must hear of, or the error itself if it is the server's trouble."""
     if error.transient or error.status in (401, 404):
         return error
     return RefusedError(f"{what}: {error.message}", permanent=error.status in _PERMANENT)
 
 
-def _label(raw: Object, name: str) -> str | None:
+def label_of(raw: Object, name: str) -> str | None:
+    """A label of an object."""
     labels: dict[str, str] = raw["metadata"].get("labels") or {}
     return labels.get(name)
 

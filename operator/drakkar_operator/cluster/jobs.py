@@ -38,7 +38,7 @@ def project_job(raw: Object) -> JobView:
         status=status,
         deleting="deletionTimestamp" in meta,
         problem=problem,
-        raw={"metadata": _slim(meta), "status": raw.get("status") or {}},
+        raw={"metadata": slim(meta), "status": raw.get("status") or {}},
     )
 
 
@@ -53,7 +53,8 @@ def explain(error: ValidationError, root: str) -> str:
     return "; ".join(lines)
 
 
-def _slim(meta: Mapping[str, Any]) -> dict[str, Any]:
+def slim(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as far as writes need it."""
     kept = ("namespace", "name", "uid", "resourceVersion", "generation")
     return {name: meta[name] for name in kept if name in meta}
 

@@ -32,18 +32,20 @@ class _Patience:
 
 
 class KopfWatch:
-    """``take(type, object)`` is called in the loop that ``run`` runs in."""
+    """``take(type, object)`` and ``take_service`` are called in the loop that ``run`` runs in."""
 
     def __init__(
         self,
         connection: Connection,
         take: Callable[[str | None, Object], None],
+        take_service: Callable[[str | None, Object], None],
         namespaces: Sequence[str] = (),
     ) -> None:
         """``namespaces`` are the ones that are watched; none: all."""
         self._namespaces = tuple(namespaces)
         self._connection = connection
         self._take = take
+        self._take_service = take_service
         self._thread: threading.Thread | None = None
 
     @property
@@ -83,11 +85,16 @@ class KopfWatch:
         def take(kind: str | None, raw: Object) -> None:
             loop.call_soon_threadsafe(self._take, kind, raw)
 
+        def take_service(kind: str | None, raw: Object) -> None:
+            loop.call_soon_threadsafe(self._take_service, kind, raw)
+
         def login() -> kopf.ConnectionInfo:
             # kopf calls it in a worker thread: at first and when its token was refused.
             return asyncio.run_coroutine_threadsafe(self._login(), loop).result(LOGIN_SECONDS)
 
-        handlers.register(registry, take=take, login=login, configure=_configure)
+        handlers.register(
+            registry, take=take, take_service=take_service, login=login, configure=_configure
+        )
         settings = kopf.OperatorSettings()
         _configure(settings)
         try:

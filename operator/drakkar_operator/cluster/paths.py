@@ -9,6 +9,7 @@ PODS: Final = "/api/v1/pods"
 NODES: Final = "/api/v1/nodes"
 PRIORITY_CLASSES: Final = "/apis/scheduling.k8s.io/v1/priorityclasses"
 TRAINING_JOBS: Final = f"{API}/trainingjobs"
+INFERENCE_SERVICES: Final = f"{API}/inferenceservices"
 QUEUES: Final = f"{API}/queues"
 TOPOLOGIES: Final = f"{API}/topologies"
 
@@ -36,6 +37,22 @@ def training_jobs(namespace: str) -> str:
 def training_job(namespace: str, name: str) -> str:
     """A TrainingJob."""
     return f"{training_jobs(namespace)}/{name}"
+
+
+def inference_services(namespace: str) -> str:
+    """InferenceServices of a namespace."""
+    return f"{API}/namespaces/{namespace}/inferenceservices"
+
+
+def inference_service(namespace: str, name: str) -> str:
+    """An InferenceService."""
+    return f"{inference_services(namespace)}/{name}"
+
+
+def collection(api_version: str, plural: str, namespace: str) -> str:
+    """Objects of any namespaced kind, such as apps/v1 deployments."""
+    root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    return f"{root}/namespaces/{namespace}/{plural}"
 
 
 def queue(name: str) -> str:

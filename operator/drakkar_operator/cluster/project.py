@@ -12,7 +12,11 @@ from drakkar.constants import (
     DEVICES_ANNOTATION,
     LABEL_JOB,
     LABEL_JOB_UID,
+    LABEL_MEMBER,
     LABEL_REPLICA,
+    LABEL_REVISION,
+    LABEL_SERVICE,
+    LABEL_SERVICE_UID,
     SHARES_ANNOTATION,
     TRAINER_CONTAINER,
 )
@@ -29,8 +33,10 @@ from drakkar_operator.model import (
     PreemptionPolicy,
     QueueView,
     Quota,
+    ServingView,
     Share,
     Taint,
+    member_uid,
 )
 from drakkar_operator.render import resources
 from drakkar_operator.scheduling.request import host_ports
@@ -144,6 +150,34 @@ def _broken_devices(status: Object) -> tuple[str, ...]:
     )
 
 
+def _serving(labels: Mapping[str, str], status: Object) -> ServingView | None:
+    if LABEL_SERVICE not in labels or LABEL_SERVICE_UID not in labels:
+        return None
+    conditions = status.get("conditions") or ()
+    return ServingView(
+        service=sys.intern(labels[LABEL_SERVICE]),
+        uid=sys.intern(labels[LABEL_SERVICE_UID]),
+        member=labels.get(LABEL_MEMBER),
+        revision=sys.intern(labels.get(LABEL_REVISION, "")),
+        ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions),
+        restarts=sum(
+            int(s.get("restartCount") or 0) for s in status.get("containerStatuses") or ()
+        ),
+    )
+
+
+def _gang(labels: Mapping[str, str], serving: ServingView | None) -> tuple[str | None, str | None]:
+    """(name, UID) of the gang that a pod belongs to."""
+    if serving is None:
+        job, uid = labels.get(LABEL_JOB), labels.get(LABEL_JOB_UID)
+    elif serving.member is None:
+        return None, None
+    else:
+        job = f"{serving.service}/{serving.member}"
+        uid = member_uid(serving.uid, serving.member, serving.revision)
+    return sys.intern(job) if job else None, sys.intern(uid) if uid is not None else None
+
+
 def pod(raw: Object) -> PodView:
     """A pod. Raises KeyError, TypeError or ValueError if it is not one."""
     meta: Object = raw["metadata"]
@@ -156,7 +190,8 @@ def pod(raw: Object) -> PodView:
     refusal = _refusal(status)
     deletion = meta.get("deletionTimestamp")
     replica = labels.get(LABEL_REPLICA, "")
-    job = labels.get(LABEL_JOB)
+    serving = _serving(labels, status)
+    job, job_uid = _gang(labels, serving)
     node = spec.get("nodeName")
     return PodView(
         namespace=sys.intern(meta["namespace"]),
@@ -171,8 +206,8 @@ def pod(raw: Object) -> PodView:
         grace=float(meta.get("deletionGracePeriodSeconds") or 0) if deletion else 30.0,
         created=epoch(meta["creationTimestamp"]) if meta.get("creationTimestamp") else 0.0,
         ip=status.get("podIP") or None,
-        job=sys.intern(job) if job else None,
-        job_uid=sys.intern(labels[LABEL_JOB_UID]) if LABEL_JOB_UID in labels else None,
+        job=job,
+        job_uid=job_uid,
         replica=int(replica) if replica.isdecimal() and len(replica) < 10 else None,
         running="running" in state,
         reason=status.get("reason") or "",
@@ -182,6 +217,7 @@ def pod(raw: Object) -> PodView:
         shares=_device_shares(meta),
         termination_message=terminated.get("message") or "",
         waiting_reason=UNSCHEDULABLE if refusal else _waiting_reason(status, trainer),
+        serving=serving,
     )
 
 

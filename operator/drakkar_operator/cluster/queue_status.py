@@ -14,7 +14,7 @@ from drakkar.kube.rest import ApiError, Rest
 from drakkar.v1alpha1.meta import Condition
 from drakkar_operator.cluster import paths, project
 from drakkar_operator.cluster.caches import Caches
-from drakkar_operator.cluster.jobs import Jobs
+from drakkar_operator.cluster.gangs import Gangs
 from drakkar_operator.cluster.merge import merge_patch
 from drakkar_operator.model import Amounts
 from drakkar_operator.reconcile.conditions import with_condition
@@ -40,7 +40,7 @@ class QueueStatus:
         rest: Rest,
         *,
         caches: Caches,
-        jobs: Jobs,
+        jobs: Gangs,
         scheduler: "Scheduler",
         check: Callable[[], None],
         clock: Callable[[], float] = time.time,

@@ -20,14 +20,22 @@ from drakkar.constants import (
     MANAGED_BY,
     RENDEZVOUS_PORT,
     ROLE_ENV,
-    RUN_AS_USER,
     SHARES_ANNOTATION,
     TRAINER_CONTAINER,
 )
 from drakkar.protocol import GANG_ENV, GangConfig
 from drakkar_operator.model import JobView
 from drakkar_operator.render.owner import owner_reference
-from drakkar_operator.render.resources import container_requests
+from drakkar_operator.render.parts import (
+    RESTRICTED_CONTAINER,
+    RESTRICTED_POD,
+    SHARED_MEMORY,
+    add_mount,
+    add_named,
+    downward,
+    pin,
+    thread_variable,
+)
 from drakkar_operator.render.settings import WorkerSettings
 
 GRACE_SECONDS: Final = 30
@@ -36,21 +44,6 @@ AGENT_MARGIN_SECONDS: Final = 5
 """What the agent keeps of that for itself: to tell how it ended."""
 DEFAULT_REQUESTS: Final = {"cpu": "500m", "memory": "1Gi"}
 """Of a recipe's pod that asks for nothing: placement needs something to count."""
-SHARED_MEMORY: Final = {"medium": "Memory"}
-
-_RESTRICTED_POD: Final[dict[str, Any]] = {
-    "runAsNonRoot": True,
-    "runAsUser": RUN_AS_USER,
-    "runAsGroup": RUN_AS_USER,
-    "fsGroup": RUN_AS_USER,
-    "fsGroupChangePolicy": "OnRootMismatch",
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-_RESTRICTED_CONTAINER: Final[dict[str, Any]] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
 
 
 def pod_name(job_name: str, replica: int) -> str:
@@ -110,7 +103,7 @@ def training_pod(
     grace = spec["terminationGracePeriodSeconds"]
     _complete_trainer(_trainer(spec), job, replica, settings, grace=grace)
     if pinned:
-        _pin(spec, node)
+        pin(spec, node)
     else:
         spec["nodeName"] = node
     labels = {
@@ -167,17 +160,17 @@ def _complete_pod(
     spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
     spec.setdefault("automountServiceAccountToken", False)
     spec.setdefault("enableServiceLinks", False)
-    spec["securityContext"] = {**_RESTRICTED_POD, **(spec.get("securityContext") or {})}
+    spec["securityContext"] = {**RESTRICTED_POD, **(spec.get("securityContext") or {})}
     if settings.runtime_class:
         spec.setdefault("runtimeClassName", settings.runtime_class)
     if job.spec.priority_class_name:
         spec.setdefault("priorityClassName", job.spec.priority_class_name)
     volumes: list[dict[str, Any]] = spec.setdefault("volumes", [])
-    _add_named(volumes, {"name": "tmp", "emptyDir": {}})
-    _add_named(volumes, {"name": "shm", "emptyDir": dict(SHARED_MEMORY)})
+    add_named(volumes, {"name": "tmp", "emptyDir": {}})
+    add_named(volumes, {"name": "shm", "emptyDir": dict(SHARED_MEMORY)})
     if storage := job.spec.checkpoint.storage:
         claim = storage.persistent_volume_claim.claim_name
-        _add_named(volumes, {"name": "checkpoints", "persistentVolumeClaim": {"claimName": claim}})
+        add_named(volumes, {"name": "checkpoints", "persistentVolumeClaim": {"claimName": claim}})
 
 
 def _complete_trainer(
@@ -187,31 +180,29 @@ def _complete_trainer(
     if settings.pull_policy:
         container.setdefault("imagePullPolicy", settings.pull_policy)
     container["securityContext"] = {
-        **_RESTRICTED_CONTAINER,
+        **RESTRICTED_CONTAINER,
         **(container.get("securityContext") or {}),
     }
     container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
     _complete_resources(container, job, replica)
     mounts: list[dict[str, Any]] = container.setdefault("volumeMounts", [])
-    _add_mount(mounts, {"name": "tmp", "mountPath": "/tmp"})
-    _add_mount(mounts, {"name": "shm", "mountPath": "/dev/shm"})
+    add_mount(mounts, {"name": "tmp", "mountPath": "/tmp"})
+    add_mount(mounts, {"name": "shm", "mountPath": "/dev/shm"})
     if job.spec.checkpoint.storage:
-        _add_mount(mounts, {"name": "checkpoints", "mountPath": CHECKPOINT_MOUNT})
+        add_mount(mounts, {"name": "checkpoints", "mountPath": CHECKPOINT_MOUNT})
     environment = container.setdefault("env", [])
     variables = [
         *_environment(job, replica, settings),
-        *_threads(container, job),
+        *thread_variable(container, job.spec.processes_per_replica),
         {"name": "DRAKKAR_GRACE_SECONDS", "value": str(max(1, grace - AGENT_MARGIN_SECONDS))},
     ]
     for variable in variables:
-        _add_named(environment, variable)
+        add_named(environment, variable)
     if job.spec.runtime == "torch":
         command = [*(container.get("command") or ()), *(container.get("args") or ())]
         container["command"] = [settings.python, "-m", "drakkar_workers.agent"]
         container["args"] = ["--", *command] if command else []
-        _add_named(
-            container.setdefault("ports", []), {"name": "agent", "containerPort": AGENT_PORT}
-        )
+        add_named(container.setdefault("ports", []), {"name": "agent", "containerPort": AGENT_PORT})
 
 
 def _complete_resources(container: dict[str, Any], job: JobView, replica: int) -> None:
@@ -229,22 +220,13 @@ def _complete_resources(container: dict[str, Any], job: JobView, replica: int) -
             resources["requests"].setdefault(name, resources["limits"].get(name, quantity))
 
 
-def _threads(container: dict[str, Any], job: JobView) -> list[dict[str, Any]]:
-    """As many threads per process as it has whole CPUs: it would else count the node's."""
-    cpu = container_requests(container).get("cpu")
-    if cpu is None:
-        return []
-    threads = max(1, cpu // (1000 * job.spec.processes_per_replica))
-    return [{"name": "OMP_NUM_THREADS", "value": str(threads)}]
-
-
 def _environment(job: JobView, replica: int, settings: WorkerSettings) -> list[dict[str, Any]]:
     variables: list[dict[str, Any]] = [
         {"name": GANG_ENV, "value": gang_config(job, settings).model_dump_json(by_alias=True)},
         {"name": "DRAKKAR_REPLICA_INDEX", "value": str(replica)},
-        _downward("DRAKKAR_POD_NAME", "metadata.name"),
-        _downward("DRAKKAR_POD_UID", "metadata.uid"),
-        _downward("DRAKKAR_NODE_NAME", "spec.nodeName"),
+        downward("DRAKKAR_POD_NAME", "metadata.name"),
+        downward("DRAKKAR_POD_UID", "metadata.uid"),
+        downward("DRAKKAR_NODE_NAME", "spec.nodeName"),
         {"name": "HOME", "value": "/tmp"},
     ]
     if role := job.spec.role_of(replica):
@@ -257,29 +239,3 @@ def _environment(job: JobView, replica: int, settings: WorkerSettings) -> list[d
             {"name": "MASTER_PORT", "value": str(RENDEZVOUS_PORT)},
         ]
     return variables
-
-
-def _downward(name: str, path: str) -> dict[str, Any]:
-    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-
-
-def _pin(spec: dict[str, Any], node: str) -> None:
-    """Allow kube-scheduler this node alone, on top of what the template already requires."""
-    affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
-    required = affinity.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
-    terms = required.get("nodeSelectorTerms") or [{}]
-    field = {"key": "metadata.name", "operator": "In", "values": [node]}
-    required["nodeSelectorTerms"] = [
-        {**term, "matchFields": [*(term.get("matchFields") or ()), field]} for term in terms
-    ]
-
-
-def _add_named(items: list[dict[str, Any]], item: dict[str, Any]) -> None:
-    """Add an item unless the template has one of that name: the user's wins."""
-    if all(existing.get("name") != item["name"] for existing in items):
-        items.append(item)
-
-
-def _add_mount(mounts: list[dict[str, Any]], mount: dict[str, Any]) -> None:
-    if all(existing.get("mountPath") != mount["mountPath"] for existing in mounts):
-        mounts.append(mount)
