@@ -39,6 +39,7 @@ def resource(client: Client, kind: Kind) -> ResourceClient[Any]:
     """The client's part for a kind."""
     clients: dict[str, ResourceClient[Any]] = {
         "TrainingJob": client.training_jobs,
+        "InferenceService": client.inference_services,
         "Queue": client.queues,
         "Topology": client.topologies,
     }
