@@ -67,6 +67,8 @@ BAD = [
     ("lora", {**TUNED, "adapter": {"targets": []}}, 1, f"{FIELD}adapter.targets: "),
     ("lora", {**TUNED, "adapter": {"targets": ["lm_head"]}}, 1, f"{FIELD}adapter.targets.0: "),
     ("lora", {**TUNED, "parallel": {"tensor": 2}}, 2, "adapters are not split; use shard"),
+    ("dpo", {**TUNED, "beta": 0}, 1, f"{FIELD}beta: "),
+    ("dpo", {**TUNED, "parallel": {"context": 2}}, 2, "dpo compares whole answers; use shard"),
     ("pretrain", {"parallel": {"recompute": "some"}}, 1, f"{FIELD}parallel.recompute: "),
     ("pretrain", {"parallel": {"pipeline": 2}}, 2, f"{FIELD}parallel.pipeline: no such setting"),
     ("pretrain", {"parallel": {"tensor": 2}, "batchSize": 3}, 4, "data-parallel ranks x gradient"),

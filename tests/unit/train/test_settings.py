@@ -51,7 +51,7 @@ def test_a_file_of_settings_or_a_manifest(content, tmp_path):
 @pytest.mark.parametrize(
     ("gang", "environ", "message"),
     [
-        ({"recipe": "pretrian"}, {}, "spec.recipe.name: 'pretrian' is unknown; known: lora, "),
+        ({"recipe": "pretrian"}, {}, "spec.recipe.name: 'pretrian' is unknown; known: dpo, "),
         ({"recipeConfig": {"stepz": 1}}, {}, "spec.recipe.config.stepz: no such setting"),
         ({"recipeConfig": {"steps": -1}}, {}, "spec.recipe.config.steps: "),
         (

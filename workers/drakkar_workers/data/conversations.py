@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,12 @@ class Example:
 
 def read_messages(path: Path) -> list[list[Message]]:
     """All conversations of a file. Raises ConfigError that names the line."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ConfigError(f"data.path: {path} can't be read: {error.strerror}") from None
     found = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                found.append(_conversation(line))
-            except ValueError as error:
-                raise ConfigError(f"data.path: {path} line {number}: {error}") from None
+    for number, item in _objects(path):
+        try:
+            found.append(_conversation(item))
+        except ValueError as error:
+            raise ConfigError(f"data.path: {path} line {number}: {error}") from None
     if len(found) < 2:
         raise ConfigError(
             f"data.path: {path} holds {len(found)} conversations; two are the least, one of them "
@@ -97,6 +92,45 @@ def read_examples(
     return examples, left_out
 
 
+def read_pairs(
+    path: Path, template: ChatTemplate, tokenizer: Tokenizer, limit: int
+) -> list[tuple[Example, Example]]:
+    """Preferred and refused answers to the same prompts. Raises ConfigError that names the line."""
+    found = []
+    for number, item in _objects(path):
+        where = f"data.path: {path} line {number}"
+        prompt = item.get("prompt")
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        answers = [item.get(key) for key in ("chosen", "rejected")]
+        if not isinstance(prompt, list) or not all(isinstance(a, str) and a for a in answers):
+            raise ConfigError(
+                f"{where}: needs prompt (text or messages), chosen and rejected (text)"
+            )
+        if answers[0] == answers[1]:
+            raise ConfigError(f"{where}: chosen and rejected are the same")
+        try:
+            one, other = (
+                tokenize(
+                    _checked([*prompt, {"role": "assistant", "content": answer}]),
+                    template,
+                    tokenizer,
+                    limit,
+                )
+                for answer in answers
+            )
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
+        if one is None or other is None:
+            raise ConfigError(f"{where}: is cut off before the answers; raise sequenceLength")
+        found.append((one, other))
+    if len(found) < 2:
+        raise ConfigError(
+            f"data.path: {path} holds {len(found)} pairs; two are the least, one for evaluation"
+        )
+    return found
+
+
 def digest(examples: Sequence[Example]) -> str:
     """sha256 of all tokens and of what is learned of them."""
     sha = hashlib.sha256()
@@ -107,7 +141,21 @@ def digest(examples: Sequence[Example]) -> str:
     return sha.hexdigest()
 
 
-def _conversation(line: bytes) -> list[Message]:
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a file that are not empty, by their number."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"data.path: {path} can't be read: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, _object(line)
+            except ValueError as error:
+                raise ConfigError(f"data.path: {path} line {number}: {error}") from None
+
+
+def _object(line: bytes) -> dict[str, Any]:
     if len(line) > LINE_BYTES:
         raise ValueError(f"has {len(line)} bytes, more than {LINE_BYTES}")
     try:
@@ -118,6 +166,10 @@ def _conversation(line: bytes) -> list[Message]:
         raise ValueError(f"is not JSON: {error}") from None
     if not isinstance(item, dict):
         raise ValueError(f"is a {type(item).__name__}, expected an object")
+    return item
+
+
+def _conversation(item: dict[str, Any]) -> list[Message]:
     messages = item.get("messages")
     if messages is None and isinstance(item.get("prompt"), str):
         messages = [
@@ -126,6 +178,10 @@ def _conversation(line: bytes) -> list[Message]:
         ]
     if not isinstance(messages, list) or not messages:
         raise ValueError("has neither messages nor prompt and completion")
+    return _checked(messages)
+
+
+def _checked(messages: list[Message]) -> list[Message]:
     for at, message in enumerate(messages):
         if not isinstance(message, dict) or not all(
             isinstance(message.get(key), str) for key in ("role", "content")
@@ -134,3 +190,12 @@ def _conversation(line: bytes) -> list[Message]:
     if not any(message["role"] == "assistant" for message in messages):
         raise ValueError("has no message of the assistant: nothing to learn")
     return messages
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """A model's tokenizer. Raises ConfigError."""
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # The library raises Exception itself.
+    except Exception as error:
+        raise ConfigError(f"{folder / 'tokenizer.json'}: {error}") from None

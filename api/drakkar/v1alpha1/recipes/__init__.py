@@ -4,6 +4,7 @@ One file per recipe; ``registry`` knows them by name.
 """
 
 from drakkar.v1alpha1.recipes.data import DataConfig
+from drakkar.v1alpha1.recipes.dpo import DpoConfig
 from drakkar.v1alpha1.recipes.finetune import (
     AdapterConfig,
     ConversationsConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "AdapterConfig",
     "ConversationsConfig",
     "DataConfig",
+    "DpoConfig",
     "LoraConfig",
     "ModelConfig",
     "ParallelConfig",

@@ -2,12 +2,14 @@
 
 from pydantic import ValidationError
 
+from drakkar.v1alpha1.recipes.dpo import DpoConfig
 from drakkar.v1alpha1.recipes.finetune import LoraConfig, SftConfig
 from drakkar.v1alpha1.recipes.pretrain import PretrainConfig
 from drakkar.v1alpha1.recipes.training import TrainingConfig
 from drakkar.v1alpha1.trainingjob import TrainingJobSpec
 
 RECIPES: dict[str, type[TrainingConfig]] = {
+    "dpo": DpoConfig,
     "lora": LoraConfig,
     "pretrain": PretrainConfig,
     "sft": SftConfig,

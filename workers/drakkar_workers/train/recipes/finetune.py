@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from drakkar.v1alpha1.recipes import LoraConfig, SftConfig
-from drakkar_workers.data.conversations import Example, digest, read_examples
+from drakkar_workers.data.conversations import Example, digest, read_examples, read_tokenizer
 from drakkar_workers.data.sampler import rows_of_step, slice_of_rank
 from drakkar_workers.errors import ConfigError
 from drakkar_workers.hf.chat import read_template
@@ -18,10 +17,8 @@ from drakkar_workers.hf.weights import Weights
 from drakkar_workers.train.models.adapters import add_adapters, delta, save_adapters
 from drakkar_workers.train.models.decoder import IGNORE
 from drakkar_workers.train.models.pretrained import load_decoder, read_shape, save_like
+from drakkar_workers.train.recipes.rows import pad
 from drakkar_workers.train.recipes.task import Batch, Share, Task
-
-MULTIPLE = 16
-"""Rows are filled up to a multiple of this, times the ranks that share one."""
 
 
 class Finetune(Task):
@@ -33,7 +30,7 @@ class Finetune(Task):
         self._folder = Path(config.model.path)
         self.shape = read_shape(self._folder, config.sequence_length)
         self._check_heads()
-        tokenizer = _tokenizer(self._folder)
+        tokenizer = read_tokenizer(self._folder)
         examples, self._left_out = read_examples(
             Path(config.data.path), read_template(self._folder), tokenizer, config.sequence_length
         )
@@ -112,21 +109,9 @@ class Finetune(Task):
         )
 
     def _padded(self, examples: Sequence[Example], device: torch.device) -> Batch:
-        parallel = self._config.parallel
-        multiple = MULTIPLE * parallel.tensor * parallel.context
-        longest = max(len(example.ids) for example in examples) - 1
-        width = min(-(-longest // multiple) * multiple, self._config.sequence_length)
-        # What fills a row follows all that counts, so that no position sees it.
-        ids = np.zeros((len(examples), width), np.int64)
-        targets = np.full((len(examples), width), IGNORE, np.int64)
-        for row, example in enumerate(examples):
-            length = len(example.ids) - 1
-            ids[row, :length] = example.ids[:-1]
-            targets[row, :length] = np.where(example.learned[1:], example.ids[1:], IGNORE)
-        return (
-            torch.from_numpy(ids).to(device, non_blocking=True),
-            torch.from_numpy(targets).to(device, non_blocking=True),
-        )
+        config = self._config
+        multiple = config.parallel.tensor * config.parallel.context
+        return pad(examples, config.sequence_length, multiple, device)
 
     def _merged(self, adapters: dict[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
         merged = {}
@@ -153,11 +138,3 @@ class Finetune(Task):
                 f"{self._folder} has a vocabulary of {self.shape.vocab}, which must be a multiple "
                 f"of parallel.tensor ({parallel.tensor})"
             )
-
-
-def _tokenizer(folder: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    # The library raises Exception itself.
-    except Exception as error:
-        raise ConfigError(f"{folder / 'tokenizer.json'}: {error}") from None
