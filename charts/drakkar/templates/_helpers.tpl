@@ -43,6 +43,10 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/part-of: drakkar
 {{- end -}}
 
+{{- define "drakkar.server" -}}
+{{ include "drakkar.fullname" . }}-server
+{{- end -}}
+
 {{- define "drakkar.devices" -}}
 {{ include "drakkar.fullname" . }}-devices
 {{- end -}}

@@ -12,7 +12,7 @@ FILES = sorted((ROOT / "images").glob("Dockerfile.*"))
 
 
 def test_there_is_one_per_component() -> None:
-    assert [path.suffix for path in FILES] == [".devices", ".operator", ".worker"]
+    assert [path.suffix for path in FILES] == [".devices", ".operator", ".server", ".worker"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -30,7 +30,7 @@
     box.replaceChildren();
     const axis = { stroke: style("--muted"), grid: { stroke: style("--line"), width: 1 }, ticks: { stroke: style("--line") } };
     box.plot = new uPlot({
-      width: box.clientWidth || 400, height: 210, scales: { x: { time: false } }, axes: [axis, axis],
+      width: box.clientWidth || 400, height: 210, scales: { x: { time: false } }, axes: [axis, { ...axis, size: 64 }],
       series: [{ label: "step" }, ...names.map((label, i) => ({ label, stroke: COLORS[i % COLORS.length], width: 1.5, spanGaps: true, points: { show: data[0].length < 40 } }))],
     }, data, box);
     new ResizeObserver(() => box.clientWidth && box.plot.setSize({ width: box.clientWidth, height: 210 })).observe(box);
