@@ -196,6 +196,18 @@ def _too_large(nodes: NodeTable, role: Role, suits: Eligibility) -> str | None:
     """A single replica that no suitable node could hold, were it empty."""
     if not suits.mask.any():
         return None
+    if suits is not nodes.remembered(role.node_rules):
+        return _larger_than_all(nodes, role, suits)
+    # Jobs are judged again and again, and this depends on nothing but the nodes.
+    key = ("too large", role.node_rules, frozenset(role.requests.items()))
+    known = nodes.remembered(key)
+    if known is None:
+        known = _larger_than_all(nodes, role, suits) or ""
+        nodes.remember(key, known)
+    return str(known) or None
+
+
+def _larger_than_all(nodes: NodeTable, role: Role, suits: Eligibility) -> str | None:
     largest = nodes.allocatable[suits.mask]
     holds = np.ones(len(largest), dtype=np.bool_)
     wanted = {**{r: a for r, a in role.requests.items() if a > 0}, "pods": 1}

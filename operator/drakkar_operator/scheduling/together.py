@@ -41,7 +41,10 @@ class Part:
 
     def own(self, indexes: Sequence[int]) -> list[int]:
         """Those of the indexes that are of this role."""
-        return [at for at in indexes if self.first <= at < self.first + self.role.replicas]
+        end = self.first + self.role.replicas
+        if indexes and self.first <= min(indexes) and max(indexes) < end:
+            return list(indexes)
+        return [at for at in indexes if self.first <= at < end]
 
     def rooms_in(self, snapshot: Snapshot, request: GangRequest) -> IntArray:
         """Replicas per node that fit in a snapshot with the same nodes."""

@@ -97,6 +97,8 @@ class Turns:
         self._charge = charge
         self._capacity = capacity
         self._recent = recent
+        self._shares: dict[tuple[str | None, bool], tuple[int, float]] = {}
+        """Per queue, with those below it or not: the ledger's version, and the dominant share then."""
         self._repairs: list[Pending] = []
         self._strays: list[Pending] = []
         self._own: dict[str | None, list[Pending]] = {}
@@ -141,14 +143,27 @@ class Turns:
         return _Line(queue, weight, True, children=heap) if heap else None
 
     def _rank(self, line: _Line, first: Pending) -> _Rank:
-        ledger, queue = self._ledger, line.queue
-        used = ledger.used(queue) if line.whole and queue is not None else ledger.own(queue)
-        amounts: dict[str, float] = {r: amount for (where, r), amount in used.items() if not where}
-        if line.whole and queue is not None:
-            for resource, average in self._recent.get(queue, {}).items():
-                amounts[resource] = amounts.get(resource, 0) + average
+        queue = line.queue
         return (
-            queue is not None and line.whole and ledger.borrows(queue, self._charge(first)),
-            dominant(amounts, self._capacity) / line.weight,
+            queue is not None and line.whole and self._ledger.borrows(queue, self._charge(first)),
+            self._share(queue, line.whole) / line.weight,
             (-first.priority, first.created, first.key),
         )
+
+    def _share(self, queue: str | None, whole: bool) -> float:
+        """The dominant share of a queue, with all below it or its own jobs alone.
+
+        It changes when the ledger does: where nobody finds room, it is the same for all.
+        """
+        ledger = self._ledger
+        known = self._shares.get((queue, whole))
+        if known is not None and known[0] == ledger.version:
+            return known[1]
+        used = ledger.used(queue) if whole and queue is not None else ledger.own(queue)
+        amounts: dict[str, float] = {r: amount for (where, r), amount in used.items() if not where}
+        if whole and queue is not None:
+            for resource, average in self._recent.get(queue, {}).items():
+                amounts[resource] = amounts.get(resource, 0) + average
+        share = dominant(amounts, self._capacity)
+        self._shares[queue, whole] = ledger.version, share
+        return share
