@@ -13,6 +13,8 @@ from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.forecast import Forecast, differs, forecast
 from drakkar_operator.scheduling.queueing import Decision
+from drakkar_operator.scheduling.queues import Queues
+from drakkar_operator.scheduling.quota_forecast import QuotaForecasts
 from drakkar_operator.scheduling.request import Key
 
 FORECAST_SECONDS = 10.0
@@ -64,20 +66,32 @@ class Lookout:
 
 
 def forecasts(case: Case, decisions: Iterable[Decision]) -> dict[Key, Forecast | None]:
-    """Forecasts for the first gangs that wait for room; equal requests share one."""
-    requests = {each.key: each.request for each in case.pending}
-    by_shape: dict[object, Forecast | None] = {}
+    """Forecasts for the first gangs that wait for room or quota; equal requests share one."""
+    pending = {each.key: each for each in case.pending}
+    known: dict[object, Forecast | None] = {}
     found: dict[Key, Forecast | None] = {}
+    quota: QuotaForecasts | None = None
     for decision in decisions:
-        request = requests.get(decision.key)
-        if decision.placed is not None or decision.unplaced is None or request is None:
+        gang = pending.get(decision.key)
+        if decision.placed is not None or decision.evictions or gang is None:
             continue
-        if request.shape not in by_shape:
-            if len(by_shape) >= MOST_FORECASTS:
+        for_quota = decision.unplaced is None
+        kind = (gang.queue if for_quota else "", for_quota, gang.request.shape)
+        if kind not in known:
+            if len(known) >= MOST_FORECASTS:
                 continue
-            by_shape[request.shape] = forecast(case.snapshot, request, case.running, case.now)
-        found[decision.key] = by_shape[request.shape]
+            if not for_quota:
+                known[kind] = forecast(case.snapshot, gang.request, case.running, case.now)
+            else:
+                quota = quota or _quota_forecasts(case)
+                known[kind] = quota.of(gang)
+        found[decision.key] = known[kind]
     return found
+
+
+def _quota_forecasts(case: Case) -> QuotaForecasts:
+    queues = Queues(case.queues)
+    return QuotaForecasts(case.snapshot, queues, case.running, case.pending, case.now)
 
 
 def is_news(job: JobView, decision: Decision, outlook: Outlook, now: float) -> bool:

@@ -137,7 +137,7 @@ def _answer(job: JobView, decision: Decision, expected: Forecast | None) -> JobP
         place = placement(placed)
         return _plan(job, "starts", placement=place, evictions=evictions)
     reason, start = decision.reason, None
-    if expected is not None and decision.unplaced is not None:
+    if expected is not None:
         reason = f"{reason}; {expected.sentence(decision.unplaced)}"
         start = datetime.fromtimestamp(expected.at, UTC)
     return _plan(

@@ -368,7 +368,7 @@ class Scheduler:
                 return
             self._told[key] = now
         before, expected = job.status.placement, outlook.forecast
-        words = expected.sentence(decision.unplaced) if expected and decision.unplaced else ""
+        words = expected.sentence(decision.unplaced) if expected else ""
         plan = trainingjob.unplaced(
             job,
             reason,

@@ -15,7 +15,7 @@ from drakkar_operator.scheduling.workload import Running
 
 _NAMED = 2
 """As many gangs are named whose end is waited for."""
-_MOST_LEFT_OUT = 64
+MOST_LEFT_OUT = 64
 """Gangs that are tried for whether their end matters."""
 
 
@@ -28,15 +28,17 @@ class Forecast:
     gangs: tuple[Key, ...]
     """Those whose ends make it, each of them needed; the last to end comes first."""
 
-    def sentence(self, unplaced: Unplaced) -> str:
-        """What is freed, by whom and when, for people."""
-        short = max(unplaced.need - unplaced.best, 1)
+    def sentence(self, unplaced: Unplaced | None) -> str:
+        """What is freed, by whom and when, for people; without a verdict on room it is quota."""
+        what = "quota"
+        if unplaced is not None:
+            what = f"room for {max(unplaced.need - unplaced.best, 1)} more"
         names = ["/".join(key) for key in self.gangs[:_NAMED]]
         if others := len(self.gangs) - len(names):
             names.append(f"{others} other{'' if others == 1 else 's'}")
         who = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         end = "ends" if len(self.gangs) == 1 else "end"
-        return f"room for {short} more is expected by about {clock(self.at)}, when {who} {end}"
+        return f"{what} is expected by about {clock(self.at)}, when {who} {end}"
 
 
 def forecast(
@@ -58,7 +60,7 @@ def forecast(
         return None
     gone = np.arange(len(ending)) < count
     # The earlier ends may be of no use: those are left out whose room nobody of the gang needs.
-    for at in range(min(count - 1, _MOST_LEFT_OUT)):
+    for at in range(min(count - 1, MOST_LEFT_OUT)):
         gone[at] = False
         if not rooms.fits(gone):
             gone[at] = True
