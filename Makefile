@@ -65,6 +65,7 @@ bench: setup data ## Measure the operator, placement and recovery
 generate: setup ## Write the files that are made from code: CRDs, reference pages, dashboards
 	@$(BIN)/python -m drakkar.crdgen
 	$(BIN)/python -m drakkar_dashboards
+	PYTHONPATH=tests $(BIN)/python -m support.metrics_page
 
 clean-cluster: ## Take the local cluster away, with all its processes and files
 	@if [ -x $(BIN)/drakkar ]; then $(BIN)/drakkar cluster down; fi
