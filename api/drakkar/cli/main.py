@@ -19,6 +19,7 @@ from drakkar.cli import (
     topology,
 )
 from drakkar.cli import describe as describing
+from drakkar.cli import diagnose as diagnosing
 from drakkar.cli import get as getting
 from drakkar.cli.logs import LogReader, replica_of
 from drakkar.cli.session import (
@@ -217,6 +218,7 @@ def version(kubeconfig: Kubeconfig = None, context: ContextName = None) -> None:
 
 
 app.command()(plan.plan)
+app.command("diagnose")(diagnosing.run)
 app.command()(install.install)
 app.add_typer(topology.app, name="topology")
 app.add_typer(node.app, name="node")

@@ -91,13 +91,15 @@ class Client:
             target += f"{where}/"
         return path + path_of(resource["name"]), target
 
-    def pods(self, job: str, namespace: str | None = None) -> list[Object]:
-        """The pods of a TrainingJob, by name."""
+    def pods(
+        self, job: str, namespace: str | None = None, *, label: str = LABEL_JOB
+    ) -> list[Object]:
+        """The pods of a TrainingJob or, by another label, of something else; sorted by name."""
         found = self._transport.request(
             "GET",
             path_of("api", "v1", "namespaces", namespace or self.namespace, "pods"),
             target=f"pods of {job}",
-            query={"labelSelector": f"{LABEL_JOB}={job}"},
+            query={"labelSelector": f"{label}={job}"},
         )
         items: list[Object] = found.get("items", [])
         return sorted(items, key=lambda item: str(item["metadata"]["name"]))
