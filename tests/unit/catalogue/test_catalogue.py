@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from drakkar import catalogue
 from drakkar.catalogue import Chip
+from drakkar.catalogue.page import accelerators_page
 
 CHIPS = catalogue.chips()
 BY_NAME = {chip.name: chip for chip in CHIPS}
@@ -141,6 +142,25 @@ def test_a_file_is_read():
     assert sources["acme/a"].date == "2024-05"
 
 
+def test_a_figure_is_confirmed_where_its_source_was_read_and_had_it():
+    ((unread,), _) = catalogue.load(GOOD)
+    assert not unread.confirmed("tflops.bf16")
+    read = GOOD.replace("datasheet}", "datasheet, read: acme.example/one}")
+    ((chip,), _) = catalogue.load(read)
+    assert chip.confirmed("tflops.bf16")
+    assert not chip.confirmed("tflops.fp8"), "there is none"
+    lacking = read.replace("source: a}]", "source: a, unconfirmed: [tflops.bf16]}]")
+    ((chip,), _) = catalogue.load(lacking)
+    assert not chip.confirmed("tflops.bf16")
+
+
+def test_the_page_marks_what_is_unconfirmed():
+    page = accelerators_page()
+    assert " 989 " in page and "989?" not in page
+    assert " 181? " in page, "the L40's"
+    assert "; read at docs.cloud.google.com/tpu/docs/v5e" in page
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -148,6 +168,7 @@ def test_a_file_is_read():
         ("bf16: 10", "bf16: -1", "greater than 0"),
         ("bf16: 10", "bf17: 10", "bf17"),
         ("source: a}", "source: a, sources: {tdp_watts: a}}", "have no figure"),
+        ("source: a}", "source: a, unconfirmed: [nic_gbps]}", "unconfirmed names ['nic_gbps']"),
         ("source: a}", "source: a, fabric_gbps: 100}", "not what the fabric is"),
         ("source: a}", "source: a, memory: many}", "not a quantity"),
         ("year: 2024", "year: 1024", "2015"),

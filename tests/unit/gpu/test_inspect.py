@@ -32,6 +32,13 @@ def test_devices_with_what_the_catalogue_knows(show, monkeypatch):
     assert "ok" in lines[1] and lines[2].rstrip().endswith("SIM-n-1") and len(lines) == 3
 
 
+def test_a_peak_that_nobody_confirmed_has_a_question_mark(show, monkeypatch):
+    spec = SimulatedSpec(model="NVIDIA L40", count=1)
+    monkeypatch.setattr(detect, "present", lambda **_: [Simulated(spec, node="n")])
+    _, out, _ = show("list")
+    assert " 181? " in out
+
+
 def test_json_is_for_programs(show):
     status, out, _ = show("list", "--vendor", "simulated", "-o", "json")
     rows = json.loads(out)
