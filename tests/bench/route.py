@@ -2,6 +2,7 @@
 
     python tests/bench/route.py                  all three policies in turns, RUNS times
     python tests/bench/route.py --policy scored  one of them
+    python tests/bench/route.py --overhead       what the router costs, before engines that do nothing
 
 Each group of prompts begins with the same PREFIX tokens. All groups together fit into the caches of
 the four replicas, but not into that of one. Clients are closed-loop: CLIENTS at a time, in an order
@@ -24,6 +25,7 @@ import aiohttp
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from drakkar.routing import Endpoint, Policy, RouteTable
+from support.fake_engine import FakeEngine, world
 from support.serving import RouterProcess, Server
 from support.smollm import model as smollm
 
@@ -77,12 +79,37 @@ async def load(url, salt, requests):
     }
 
 
+async def overhead(requests=2000, prompt=4096):
+    """CPU per request and per event of a stream that passes the router, which is in this process."""
+    async with world() as here, FakeEngine() as one, FakeEngine() as other:
+        await here.table(one, other)
+        for stream in (False, True):
+            body = json.dumps({"prompt": "x" * prompt, "stream": stream}).encode()
+            costs = {}
+            for name, url in (("direct", one.url), ("routed", here.url)):
+                gate = asyncio.Semaphore(16)
+
+                async def ask(url=url, gate=gate, body=body):
+                    async with gate, here.session.post(f"{url}/v1/completions", data=body) as found:
+                        await found.read()
+
+                began = time.process_time()
+                await asyncio.gather(*(ask() for _ in range(requests)))
+                costs[name] = (time.process_time() - began) / requests * 1000
+            cost = costs["routed"] - costs["direct"]
+            print(f"stream {stream}: {cost:.2f} ms of CPU per request beyond {costs['direct']:.2f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", choices=POLICIES, action="append")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--requests", type=int, default=96)
+    parser.add_argument("--overhead", action="store_true")
     found = parser.parse_args()
+    if found.overhead:
+        asyncio.run(overhead())
+        return
     arguments = ("--dtype", "bfloat16", "--threads", 1, "--cache-gib", CACHE_GIB)
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(smollm(), *arguments)) for _ in range(REPLICAS)]
