@@ -10,6 +10,9 @@ CRASHES = 3
 """A canary whose servers were restarted so often without getting ready is taken back."""
 FEWEST_FAULTS = 3
 """So few failed requests decide nothing, whatever their share."""
+CLEAR_SHARE = 0.5
+"""So many more failed than of the stable revision's, and nobody waits for ``minRequests``: routers send
+few requests to a replica that fails them."""
 FEWEST_LATENCIES = 20
 """Of each revision, before their percentiles are compared."""
 
@@ -50,8 +53,9 @@ def judge(
     if not ready and crashes >= CRASHES:
         return Verdict("rollback", f"its servers were restarted {crashes} times and are not ready")
     excess = new.fault_share - stable.fault_share
-    judged = new.requests >= max(1, min(canary.min_requests, 10_000))
-    if judged and new.faults >= FEWEST_FAULTS and excess > canary.max_error_share:
+    judged = new.requests >= max(1, canary.min_requests)
+    allowed = canary.max_error_share if judged else max(CLEAR_SHARE, canary.max_error_share)
+    if new.faults >= FEWEST_FAULTS and excess > allowed:
         return Verdict(
             "rollback",
             f"{new.faults} of {new.requests} requests failed ({new.fault_share:.1%}), of the stable "

@@ -23,7 +23,12 @@ def latencies(bucket: int, count: int = 40) -> Histogram:
         (Outcomes(20), Outcomes(100), 59, "watch"),
         (Outcomes(20), Outcomes(100), 60, "promote"),
         (Outcomes(20), Outcomes(), 60, "promote"),
-        (Outcomes(19, 19), Outcomes(100), 10, "watch"),
+        # Before so many requests only what is clear counts.
+        (Outcomes(19, 9), Outcomes(100), 10, "watch"),
+        (Outcomes(19, 10), Outcomes(100), 10, "rollback"),
+        (Outcomes(3, 3), Outcomes(), 10, "rollback"),
+        (Outcomes(2, 2), Outcomes(100), 10, "watch"),
+        (Outcomes(19, 19), Outcomes(100, 90), 10, "watch"),
         (Outcomes(20, 2), Outcomes(100), 60, "promote"),
         (Outcomes(20, 3), Outcomes(100), 10, "rollback"),
         # The stable revision fails as much: it is not the new one's fault.
