@@ -211,6 +211,10 @@ def _devices() -> Component:
     return Component("devices", registry, step)
 
 
+def _service(pod: str) -> dict[str, str]:
+    return {"namespace": "ml", "pod": pod, "service": "chat"}
+
+
 def _server() -> Component:
     count = 0
 
@@ -254,7 +258,7 @@ def _server() -> Component:
         metrics.ended("stop")
         metrics.refused(429)
 
-    return Component("server", metrics.registry, step, {"namespace": "ml", "pod": "chat-0"})
+    return Component("server", metrics.registry, step, _service("chat-0"))
 
 
 def _router() -> Component:
@@ -294,4 +298,4 @@ def _router() -> Component:
 
     registry = CollectorRegistry()
     registry.register(RouterCollector(stats))
-    return Component("router", registry, step, {"namespace": "ml", "pod": "chat-router-0"})
+    return Component("router", registry, step, _service("chat-router-0"))

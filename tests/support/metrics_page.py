@@ -10,8 +10,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 HEAD = """# Metrics
 
 Made from what the components tell (`make generate`). All are scraped at `/metrics`; the chart's
-monitors add `namespace`, `pod` and, for training pods, `job`, `replica` and `queue`. Labels with many
-values are those that name jobs, pods, nodes and devices that are there at the moment.
+monitors add `namespace`, `pod` and, for training pods, `job`, `replica` and `queue`, for those of
+services `service`. Labels with many values are those that name jobs, pods, nodes and devices that are
+there at the moment.
 """
 TITLES = {
     "operator": "Operator\n\nOf jobs, queues and nodes only the replica that leads tells.",

@@ -2,8 +2,8 @@
 
 from drakkar_dashboards.model import Dashboard, Panel, Query, Row, Variable, q
 
-MODEL = 'namespace=~"$namespace",model_name=~"$model"'
-ROUTER = 'namespace=~"$namespace"'
+MODEL = 'namespace=~"$namespace",service=~"$service",model_name=~"$model"'
+ROUTER = 'namespace=~"$namespace",service=~"$service"'
 WINDOW = "[$__rate_interval]"
 
 
@@ -34,9 +34,15 @@ BOARD = Dashboard(
     variables=(
         Variable("namespace", "Namespace", "vllm:num_requests_running", "namespace"),
         Variable(
+            "service",
+            "Service",
+            'vllm:num_requests_running{namespace=~"$namespace"}',
+            "service",
+        ),
+        Variable(
             "model",
             "Model",
-            'vllm:num_requests_running{namespace=~"$namespace"}',
+            'vllm:num_requests_running{namespace=~"$namespace",service=~"$service"}',
             "model_name",
         ),
     ),

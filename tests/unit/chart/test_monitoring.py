@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from drakkar.constants import LABEL_ROLE, ROUTER_ROLE
+
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]
 FILES = Path(__file__).parents[3] / "charts" / "drakkar" / "files"
@@ -51,9 +53,22 @@ def test_series_of_all_components_name_a_job_alike(render: Render) -> None:
     objects = render({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}})
     (service,) = of(objects, "ServiceMonitor")
     assert all(each["honorLabels"] for each in service["spec"]["endpoints"])
-    (pods,) = of(objects, "PodMonitor")
+    monitors = {each["metadata"]["name"]: each for each in of(objects, "PodMonitor")}
+    pods = monitors["drakkar-training"]
     (endpoint,) = pods["spec"]["podMetricsEndpoints"]
     assert {each["targetLabel"]: each["sourceLabels"] for each in endpoint["relabelings"]} == {
         name: [f"__meta_kubernetes_pod_label_drakkar_dev_{name}"]
         for name in ("job", "replica", "queue")
     }
+
+
+def test_servers_and_routers_are_scraped_where_they_tell(render: Render) -> None:
+    objects = render({"podMonitor": {"enabled": True}, "watchNamespaces": ["ml"]})
+    monitors = {each["metadata"]["name"]: each["spec"] for each in of(objects, "PodMonitor")}
+    for name, port in (("drakkar-servers", "http"), ("drakkar-routers", "control")):
+        (endpoint,) = monitors[name]["podMetricsEndpoints"]
+        assert endpoint["port"] == port
+        assert endpoint["relabelings"][0]["targetLabel"] == "service"
+        assert monitors[name]["namespaceSelector"] == {"matchNames": ["ml"]}
+    wanted = monitors["drakkar-routers"]["selector"]["matchLabels"]
+    assert wanted == {LABEL_ROLE: ROUTER_ROLE}
