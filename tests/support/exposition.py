@@ -26,6 +26,7 @@ from drakkar_operator.metrics import Metrics as OperatorMetrics
 from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.scheduling.usage import QueueUse
 from drakkar_operator.scheduling.usage import Use as Amounts
+from drakkar_server.metrics import Metrics as WebMetrics
 from drakkar_workers.agent.metrics import Figures
 from drakkar_workers.agent.metrics import registry as agent_registry
 from drakkar_workers.channel import StepMessage
@@ -52,7 +53,7 @@ class Component:
 
 def components() -> list[Component]:
     """One of each kind."""
-    return [_operator(), _agent(), _devices(), _server(), _router()]
+    return [_operator(), _agent(), _devices(), _server(), _router(), _web()]
 
 
 def _operator() -> Component:
@@ -299,3 +300,21 @@ def _router() -> Component:
     registry = CollectorRegistry()
     registry.register(RouterCollector(stats))
     return Component("router", registry, step, _service("chat-router-0"))
+
+
+def _web() -> Component:
+    metrics = WebMetrics()
+    metrics.streams.set(3)
+    metrics.history_up.set(1)
+    metrics.history_waiting.set(5)
+
+    def step() -> None:
+        metrics.requests.labels("/api/v1/jobs", "200").inc()
+        metrics.request_seconds.labels("/api/v1/jobs").observe(0.01)
+        metrics.observe_request("GET", 200, 0.01)
+        metrics.relists.labels("pods").inc()
+        metrics.watches.labels("pods").inc()
+        metrics.rows.labels("points").inc()
+        metrics.history_lost.inc()
+
+    return Component("web", metrics.registry, step)

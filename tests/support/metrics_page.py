@@ -22,6 +22,7 @@ TITLES = {
     "[vendors](../how-to/vendors.md).",
     "server": "Model server\n\nUnder vLLM's names.",
     "router": "Router",
+    "web": "API server of the web pages",
 }
 SPECIAL = {
     "drakkar_training_loss": "nats per token",

@@ -152,5 +152,31 @@ BOARD = Dashboard(
                 ),
             ),
         ),
+        Row(
+            "Web pages and history",
+            (
+                Panel(
+                    "Requests",
+                    "reqps",
+                    (
+                        q(
+                            f"sum by (code) (rate(drakkar_server_requests_total{WINDOW}))",
+                            "{{code}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Time to answer",
+                    "s",
+                    (q(quantile(0.99, "drakkar_server_request_duration_seconds"), "99 %"),),
+                    help="Streams left out.",
+                ),
+                Panel(
+                    "Rows that wait for the database",
+                    "short",
+                    (q("sum(drakkar_server_history_waiting)", "rows"),),
+                ),
+            ),
+        ),
     ),
 )

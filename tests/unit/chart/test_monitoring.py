@@ -72,3 +72,17 @@ def test_servers_and_routers_are_scraped_where_they_tell(render: Render) -> None
         assert monitors[name]["namespaceSelector"] == {"matchNames": ["ml"]}
     wanted = monitors["drakkar-routers"]["selector"]["matchLabels"]
     assert wanted == {LABEL_ROLE: ROUTER_ROLE}
+
+
+def test_the_web_server_is_scraped_through_its_service(render: Render) -> None:
+    objects = render({"serviceMonitor": {"enabled": True}, "server": {"enabled": True}})
+    monitors = {each["metadata"]["name"]: each["spec"] for each in of(objects, "ServiceMonitor")}
+    services = {each["metadata"]["name"]: each for each in of(objects, "Service")}
+    wanted = monitors["drakkar-server"]["selector"]["matchLabels"]
+    found = [
+        name
+        for name, each in services.items()
+        if wanted.items() <= each["metadata"]["labels"].items()
+    ]
+    assert found == ["drakkar-server"]
+    assert services["drakkar-server"]["spec"]["ports"][0]["name"] == "http"
