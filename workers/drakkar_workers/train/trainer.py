@@ -190,9 +190,8 @@ class Trainer:
         """
         if not self._replicated:
             return
-        ids = torch.zeros(
-            2, 2, 8 * self.layout.context, dtype=torch.long, device=self._world.device
-        )
+        length = min(8 * self.layout.context, self._recipe.sequence_length)
+        ids = torch.zeros(2, 2, length, dtype=torch.long, device=self._world.device)
         for part in ids:
             with self.precision():
                 loss = self._parallel(part, part)
