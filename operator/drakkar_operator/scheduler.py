@@ -28,6 +28,7 @@ from drakkar_operator.model import JobView, NodeView, PodView
 from drakkar_operator.outlook import Lookout, is_news
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile import trainingjob
+from drakkar_operator.reconcile.demand import grown_from
 from drakkar_operator.reconcile.places import placement
 from drakkar_operator.scheduling.case import Case
 from drakkar_operator.scheduling.decision import Eviction, Placed
@@ -450,9 +451,10 @@ def _spares(job: JobView) -> tuple[str, ...]:
 
 
 def _extra(job: JobView, request: GangRequest) -> bool:
-    """Whether a request is for nothing but spares of a gang that is whole."""
+    """Whether a gang lacks nothing: it asks for spares, or for a larger size."""
     held = job.status.placement is not None
-    return held and bool(request.missing) and min(request.missing) >= job.replicas
+    spares = held and bool(request.missing) and min(request.missing) >= job.replicas
+    return spares or grown_from(job, request)
 
 
 def _lasts(job: JobView, now: float) -> float | None:

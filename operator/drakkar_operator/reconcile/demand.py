@@ -18,6 +18,8 @@ from drakkar_operator.scheduling.workload import Running
 _ANY_IMAGE = WorkerSettings(image="any")
 """Settings don't change what a pod asks for."""
 _MOST_RENDERED = 20_000
+GROWS_AFTER_SECONDS = 30.0
+"""An elastic gang that is smaller than it may be keeps its place at least so long before it grows."""
 _RENDERED: dict[tuple[str, str], tuple[TrainingJobSpec, Mapping[str, Any]]] = {}
 """(job UID, role) -> the spec, and what it came to."""
 
@@ -55,6 +57,19 @@ def gang_request(
         avoid=avoid,
         sizes=usable_sizes(spec) if spec.elastic and not fixed else (),
     )
+
+
+def growth_request(job: JobView) -> GangRequest | None:
+    """The request of a placed elastic gang for any larger size; None if there is none."""
+    request = gang_request(job) if job.spec.elastic else None
+    larger = tuple(size for size in request.sizes if size > job.replicas) if request else ()
+    return replace(request, sizes=larger) if request and larger else None
+
+
+def grown_from(job: JobView, request: GangRequest) -> bool:
+    """Whether a request is for a larger size of a gang that lacks nothing."""
+    held = job.status.placement is not None
+    return held and bool(request.sizes) and request.sizes[-1] > job.replicas
 
 
 def _pod_part(job: JobView, role: str, replica: int) -> Mapping[str, Any]:

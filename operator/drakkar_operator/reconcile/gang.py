@@ -5,7 +5,7 @@ import zlib
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.actions import CreatePod, DeletePod, EnsureService
 from drakkar_operator.reconcile.conditions import Reason
-from drakkar_operator.reconcile.demand import gang_request
+from drakkar_operator.reconcile.demand import GROWS_AFTER_SECONDS, gang_request, growth_request
 from drakkar_operator.reconcile.draft import Draft
 from drakkar_operator.reconcile.losses import delete_pods
 from drakkar_operator.reconcile.observed import Observed
@@ -40,6 +40,7 @@ def complete_gang(draft: Draft, seen: Observed) -> None:
         return
     if not missing:
         _complete_spares(draft, seen)
+        _grow(draft, seen)
         return
     leaves = seen.scope == "gang" and any(pod.deleting for pod in seen.pods)
     # A rank that ended well can't meet its successors: it has to come back with them.
@@ -148,6 +149,21 @@ def _complete_spares(draft: Draft, seen: Observed) -> None:
     if len(spares) < wanted:
         fixed = dict(enumerate([*place.nodes, *spares]))
         draft.request = gang_request(seen.job, fixed=fixed, spares=wanted)
+
+
+def _grow(draft: Draft, seen: Observed) -> None:
+    """Ask for a larger size of an elastic gang that has trained for a while at a smaller one."""
+    if not seen.job.spec.elastic or not draft.is_true(cond.RUNNING):
+        return
+    wish = growth_request(seen.job)
+    running = cond.find(draft.conditions, cond.RUNNING)
+    if wish is None or running is None:
+        return
+    left = running.last_transition_time.timestamp() + GROWS_AFTER_SECONDS - seen.now
+    if left > 0:
+        draft.look_again_in(left)
+    else:
+        draft.request = wish
 
 
 def _held_off(seen: Observed) -> float:

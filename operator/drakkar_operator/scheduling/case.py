@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from drakkar_operator.model import QueueView
-from drakkar_operator.scheduling.decision import Hold, Placed, Unplaced
+from drakkar_operator.scheduling.decision import Eviction, Hold, Placed, Unplaced
 from drakkar_operator.scheduling.defrag import defragment
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.queueing import Decision, schedule
@@ -55,7 +55,8 @@ class Case:
         )
         if self.moves:
             decisions = rest._with_moves(decisions)
-        return [*repaired, *decisions, *self._more_spares([*repaired, *decisions])]
+        decided = [*repaired, *decisions, *self._more_spares([*repaired, *decisions])]
+        return [*decided, *self._grown(decided)]
 
     def _repaired(self) -> tuple[list[Decision], "Case"]:
         """Repairs from spares, and the case without them, in which the others ask for their part."""
@@ -76,7 +77,7 @@ class Case:
 
     def _more_spares(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Spares in the place of used ones, while nobody waits for room."""
-        lacking = [each for each in self.pending if each.extra]
+        lacking = [each for each in self.pending if each.extra and not each.request.sizes]
         if any(decision.placed is None for decision in decisions):
             return [Decision(each.key) for each in lacking]
         snapshot = self._after(decisions)
@@ -89,6 +90,39 @@ class Case:
             else:
                 found.append(Decision(each.key, unplaced=placed))
         return found
+
+    def _grown(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Stop an elastic gang that would get a larger size, one at a time, while nobody waits."""
+        small = [each for each in self.pending if each.extra and each.request.sizes]
+        busy = any(each.leaving for each in self.running)
+        if busy or any(decision.placed is None or decision.evictions for decision in decisions):
+            return [Decision(each.key) for each in small]
+        found = [Decision(each.key) for each in small]
+        for at, each in enumerate(small):
+            grown = self._larger(each, decisions)
+            if grown is not None:
+                found[at] = replace(found[at], evictions=(grown,))
+                break
+        return found
+
+    def _larger(self, gang: Pending, decisions: Sequence[Decision]) -> Eviction | None:
+        """What happens to the gang if it were not there now and asked for its larger sizes."""
+        now = next((each for each in self.running if each.key == gang.key), None)
+        if now is None:
+            return None
+        (answer,) = schedule(
+            self._after(decisions).release(now.reservations),
+            [replace(gang, extra=False, charged=False)],
+            self.queues,
+            [each for each in self.running if each is not now],
+            recent=self.recent,
+            now=self.now,
+        )
+        if answer.placed is None:
+            return None
+        before, after = now.request.replicas, answer.placed.request.replicas
+        message = f"there is room for {after} replicas in place of {before}: it goes on with these"
+        return Eviction(gang.key, "Grown", gang.key, message)
 
     def _after(self, decisions: Iterable[Decision]) -> Snapshot:
         """What is free once the placed gangs are in place."""

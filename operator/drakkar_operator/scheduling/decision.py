@@ -89,11 +89,11 @@ class Eviction:
     """A running gang that must give up its place so that another can have it."""
 
     key: Key
-    cause: Literal["Preempted", "Reclaimed", "Moved"]
-    """Preempted for a higher priority, Reclaimed by the queue that lent the quota, or Moved to make
-    room in one piece (the gang gets another place at once)."""
+    cause: Literal["Preempted", "Reclaimed", "Moved", "Grown"]
+    """Preempted for a higher priority, Reclaimed by the queue that lent the quota, Moved to make room
+    in one piece (the gang gets another place at once), or Grown: it starts anew with more replicas."""
     beneficiary: Key
-    """The gang that it makes room for."""
+    """The gang that it makes room for; itself, if it grows."""
     message: str
     """One sentence with numbers, for the owner of the evicted gang."""
     to: Placed | None = None

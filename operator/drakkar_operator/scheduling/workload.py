@@ -20,7 +20,7 @@ class Pending:
     spares: tuple[str, ...] = ()
     """Nodes where it has room for one more rank each, for repairs."""
     extra: bool = False
-    """It lacks nothing but spares."""
+    """It lacks nothing but spares or, if its request has sizes, would be larger."""
     charged: bool = False
     """It holds its quota already: it lost ranks, maybe all of them."""
     since: float | None = None

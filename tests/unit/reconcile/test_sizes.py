@@ -3,10 +3,19 @@
 import pytest
 
 from drakkar.v1alpha1 import TrainingJobStatus
+from drakkar.v1alpha1.meta import Condition
 from drakkar.v1alpha1.trainingjob import Placement
+from drakkar_operator.model import JobView
 from drakkar_operator.reconcile import conditions as cond
 from drakkar_operator.reconcile.actions import CreatePod
-from drakkar_operator.reconcile.demand import gang_request, placed_request, running_gang
+from drakkar_operator.reconcile.demand import (
+    GROWS_AFTER_SECONDS,
+    gang_request,
+    grown_from,
+    placed_request,
+    running_gang,
+)
+from drakkar_operator.reconcile.restarts import at
 from drakkar_operator.reconcile.trainingjob import placed, plan
 from drakkar_operator.scheduling.request import GangRequest
 from support.jobs import NODES, NOW, after, job, pod, report
@@ -75,3 +84,39 @@ def test_it_runs_once_the_pods_that_it_was_given_run() -> None:
 def test_a_placement_of_a_size_that_the_spec_excludes_by_now_is_given_up() -> None:
     view = job(TrainingJobStatus(placement=TWO), replicas=None, elastic={"min": 3, "max": 4})
     assert plan(view, [], NODES, None, NOW).status.placement is None
+
+
+def small(seconds: float, **spec: object) -> JobView:
+    """A job that has trained with two of three replicas for so long."""
+    conditions = [
+        Condition(
+            type=cond.RUNNING,
+            status="True",
+            reason="Training",
+            message="all replicas train",
+            last_transition_time=at(NOW - seconds),
+        )
+    ]
+    status = TrainingJobStatus(placement=TWO, conditions=conditions)
+    return job(status, **(ELASTIC | spec))
+
+
+def test_a_small_gang_asks_for_its_larger_sizes_after_a_while() -> None:
+    pods = [pod(0), pod(1)]
+    early = plan(small(5), pods, NODES, report(), NOW)
+    assert early.request is None
+    assert early.requeue_after == pytest.approx(GROWS_AFTER_SECONDS - 5)
+    view = small(100)
+    wish = plan(view, pods, NODES, report(), NOW).request
+    assert wish is not None
+    assert (wish.sizes, wish.missing, dict(wish.fixed)) == ((3,), (0, 1, 2), {})
+    assert grown_from(view, wish)
+
+
+def test_what_is_no_growth() -> None:
+    pods = [pod(0), pod(1)]
+    largest = small(100, elastic={"min": 1, "max": 2})
+    assert plan(largest, pods, NODES, report(), NOW).request is None
+    lost_all = gang_request(small(100))
+    assert not grown_from(small(100), lost_all), "it may come back smaller"
+    assert plan(small(100), pods[:1], NODES, report(), NOW).request is None, "it is not whole"

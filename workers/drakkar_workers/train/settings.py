@@ -14,6 +14,10 @@ from drakkar.v1alpha1.recipes import TrainingConfig, parse_recipe
 from drakkar_workers.channel import EPOCH_ENV
 from drakkar_workers.errors import ConfigError
 
+COLLECTIVE_MARGIN = 1.5
+"""Collectives wait longer than the agents do: they know which rank did not arrive, a collective that
+times out would only say that some other did not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -95,7 +99,7 @@ def read(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         checkpoint_keep=gang.checkpoint_keep,
         memory_every=gang.memory_every,
         restore_from=_below(root, gang.restore_from) if gang.restore_from else None,
-        timeout_seconds=gang.hang_timeout_seconds,
+        timeout_seconds=COLLECTIVE_MARGIN * gang.hang_timeout_seconds,
         epoch=_number(environ, EPOCH_ENV, 0),
     )
 
