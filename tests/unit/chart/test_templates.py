@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from drakkar.constants import AGENT_PORT, LABEL_JOB_UID
+
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]
 
@@ -267,3 +269,22 @@ def test_every_value_is_in_the_schema_and_explained_by_it() -> None:
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert values.keys() == schema["properties"].keys() - {"global"}
+
+
+def test_training_pods_are_reached_by_their_like_and_the_operator_alone(render: Render) -> None:
+    team = {"namespaceSelector": {"matchLabels": {"team": "metrics"}}}
+    values = {"networkPolicy.jobNamespaces": ["ml", "speech"], "networkPolicy.from": [team]}
+    policies = [each for each in render(values) if each["kind"] == "NetworkPolicy"]
+    assert [each["metadata"]["namespace"] for each in policies] == ["ml", "speech"]
+    spec = policies[0]["spec"]
+    gang = {"matchExpressions": [{"key": LABEL_JOB_UID, "operator": "Exists"}]}
+    assert spec["podSelector"] == gang
+    peers, operator = spec["ingress"]
+    assert peers == {"from": [{"podSelector": gang}]}
+    assert operator["ports"] == [{"port": AGENT_PORT}]
+    home, metrics = operator["from"]
+    assert home["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "drakkar-system"
+    }
+    assert home["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
+    assert metrics == team
