@@ -9,7 +9,9 @@ KEPT = 50
 RECENT_SECONDS = 600.0
 AVOID_SECONDS = 30.0
 BACKOFF_LIMIT_SECONDS = 300.0
-NODE_FAULTS = frozenset({"ProcessHung", "ProcessStuck", "ForkServerLost", "AgentError"})
+NODE_FAULTS = frozenset({"ProcessHung", "ProcessStuck", "ForkServerLost", "AgentError"}) | {
+    "SilentCorruption"
+}
 """What is rather a node's fault than the code's, when it comes again and again in one place."""
 FAULT_HALF_LIFE_SECONDS = 1800.0
 FAULTS_ALLOWED = 2.5

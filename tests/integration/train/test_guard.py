@@ -81,3 +81,15 @@ def test_the_training_goes_back_and_past_what_was_wrong(noisy):
     assert went_back, "the text has noise enough for two in a row"
     assert manifest(noisy).passed_over > 0
     assert list(noisy.metrics())[-1] == STEPS
+
+
+def test_replayed_steps_change_nothing(lab, tmp_path):
+    """A healthy processor raises no alarm, and the weights are those of a run without the check."""
+    given = {"steps": 20, "every": 20, "batchSize": 4}
+    lab.train(2, into=tmp_path / "volume" / "plain", **given)
+    lab.train(2, **given, guard={"replayEvery": 3})
+    plain, replayed = (
+        (folder / "step-00000020" / "model.safetensors").read_bytes()
+        for folder in (tmp_path / "volume" / "plain", lab.checkpoints)
+    )
+    assert plain == replayed

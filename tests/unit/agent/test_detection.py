@@ -35,6 +35,7 @@ def test_the_same_exception_at_the_same_step_counts_on_any_node() -> None:
     [
         end(reason=None),
         end(reason="PeerLost"),
+        end(reason="SilentCorruption"),
         end(reason="RuntimeError", message="CUDA error: an illegal memory access"),
         end(reason="RuntimeError", message="gloo: Connection closed by peer"),
         end(reason="OSError", message="[Errno 28] No space left on device"),

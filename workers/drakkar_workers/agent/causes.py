@@ -29,6 +29,8 @@ HUNG = "ProcessHung"
 STUCK = "ProcessStuck"
 SUPERSEDED = "Superseded"
 """What a trainer tells that has found its checkpoint folder taken over by another gang."""
+CORRUPT = "SilentCorruption"
+"""What a trainer tells that has computed the same twice with different results."""
 PEER_LOST = "PeerLost"
 """What a trainer tells whose connection to another rank broke."""
 POD = "PodLost"
@@ -92,6 +94,8 @@ def crash(end: RankExit) -> Cause:
         reason, how = "ProcessKilled", f"was killed by {_signal_name(end.exit.signal)}"
     else:
         reason, how = "ProcessCrashed", f"exited with code {end.exit.code}"
+    if end.exit.reason == CORRUPT:
+        reason = CORRUPT
     if end.exit.reason:
         how += f" ({end.exit.reason})"
         if end.exit.reason == "OutOfMemoryError":

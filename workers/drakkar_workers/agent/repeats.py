@@ -2,7 +2,7 @@
 
 import re
 
-from drakkar_workers.agent.causes import PEER_LOST, SUPERSEDED, RankExit, follows
+from drakkar_workers.agent.causes import CORRUPT, PEER_LOST, SUPERSEDED, RankExit, follows
 
 _OTHERS = re.compile(
     r"CUDA|NCCL|cuDNN|cuBLAS|ECC|Xid|HIP error|out of memory|No space left|Input/output error"
@@ -10,7 +10,7 @@ _OTHERS = re.compile(
     re.IGNORECASE,
 )
 """Errors of devices and storage, which another node may not have."""
-_NOT_CODE = {PEER_LOST, SUPERSEDED, "SpawnFailed", "ForkServerLost", "StorageError"} | {
+_NOT_CODE = {CORRUPT, PEER_LOST, SUPERSEDED, "SpawnFailed", "ForkServerLost", "StorageError"} | {
     "CheckpointFailed",
     "CheckpointDamaged",
 }

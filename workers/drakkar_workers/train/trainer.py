@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from drakkar_workers.errors import ConfigError, TrainingError
 from drakkar_workers.memory.marks import Marks, NoMarks
-from drakkar_workers.train import flops, optimizer
+from drakkar_workers.train import flops, optimizer, replay
 from drakkar_workers.train.checkpoint import layout
 from drakkar_workers.train.checkpoint.layout import Manifest
 from drakkar_workers.train.checkpoint.memory import DamagedError, Memory
@@ -37,7 +37,7 @@ from drakkar_workers.train.guard import Guard, Verdict
 from drakkar_workers.train.models.decoder import Shape
 from drakkar_workers.train.parallel.mesh import lay_out
 from drakkar_workers.train.parallel.parallelize import parallelize
-from drakkar_workers.train.recipes.task import Share, Task
+from drakkar_workers.train.recipes.task import Batch, Share, Task
 from drakkar_workers.train.report import Reporter
 from drakkar_workers.train.settings import Settings
 from drakkar_workers.train.world import World, computes_bf16
@@ -284,6 +284,8 @@ class Trainer:
         loss_sum = torch.zeros((), device=world.device)
         for micro in range(micros):
             batch = self._task.batch(index, self._share, micro, micros)
+            if micro == 0:
+                self._replay(batch)
             with self._synchronise(micro == micros - 1), self.layout.loss_context():
                 self._marks.enter("forward")
                 with self.precision():
@@ -307,6 +309,18 @@ class Trainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=not self._replicated)
         return Agreed(loss=mean, save=save > 0, leave=leave > 0)
+
+    def _replay(self, batch: Batch) -> None:
+        """Where that is due, see that this rank computes the same twice. Raises TrainingError."""
+        every = self._recipe.guard.replay_every
+        if not every or self.step % every:
+            return
+
+        def loss() -> Tensor:
+            with self.precision():
+                return self._task.loss(self.model, batch)
+
+        replay.check(self.model, loss, f"rank {self._world.rank}, step {self.step + 1}")
 
     def _accept(self, verdict: Verdict, index: int) -> bool:
         """Whether a step is made of this batch all the same. Raises TrainingError to end this attempt."""

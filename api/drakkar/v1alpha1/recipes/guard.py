@@ -29,3 +29,10 @@ class GuardConfig(Settings):
         description="After so many wrong batches in a row the training goes back to the checkpoint "
         "before and goes on with the batch after them.",
     )
+    replay_every: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Every so many steps each rank computes one micro-batch twice and compares all bits: "
+        "a device that computes wrongly is named. Costs two passes each time; 0 for never.",
+    )

@@ -52,6 +52,11 @@ class TrainingConfig(Settings):
                 f"sequenceLength ({self.sequence_length}) must be a multiple of parallel.tensor x "
                 f"parallel.context ({self.parallel.tensor} x {self.parallel.context} = {shared})"
             )
+        spread = self.parallel
+        if self.guard.replay_every and (spread.shard, spread.tensor, spread.context) != (1, 1, 1):
+            raise ValueError(
+                "guard.replayEvery compares what one rank computes alone: remove it, or parallel"
+            )
         return self
 
     def suits_world(self, world_size: int) -> bool:
