@@ -225,6 +225,18 @@ def test_hang_is_found_and_named(make_gang):
     assert_resumed(gang)
 
 
+def test_evidence_of_a_hang_holds_the_stack_of_the_rank(make_gang):
+    gang = make_gang(2, hang_timeout_seconds=3)
+    gang.env["DRAKKAR_WARM"] = "1"
+    gang.fault(rank=1, step=12, do="hang", once=True)
+    gang.start_all()
+    (restart,) = gang.until(lambda r: r.restarts, 120).restarts
+    (line,) = [line for line in restart.evidence if line.startswith("rank 1 on node-1: step 12")]
+    assert "; fault (fake_trainer.py:" in line, restart.evidence
+    assert "stacks of rank 1:" in gang.log()
+    gang.until(lambda r: r.state == "complete")
+
+
 def test_stopped_process_is_named_as_the_cause_of_a_hang(make_gang):
     gang = make_gang(3, hang_timeout_seconds=2)
     gang.start_all()
