@@ -1,6 +1,7 @@
 """Random faults over one job: it completes with the weights of a run that nothing happened to.
 
-One fault of each kind; the long run has 30, in an order that the seed gives, and says what each took::
+One fault of each kind that no other test here makes; the long run has 30 of all kinds, in an order that
+the seed gives, and says what each took::
 
     DRAKKAR_CHAOS_FAULTS=30 DRAKKAR_CHAOS_SEED=7 pytest -s tests/e2e/test_chaos.py
 
@@ -24,7 +25,9 @@ from support.processes import in_pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
-FAULTS = int(os.environ.get("DRAKKAR_CHAOS_FAULTS", len(KINDS)))
+FAULTS = int(os.environ.get("DRAKKAR_CHAOS_FAULTS", "0"))
+"""Of all kinds; 0: one of each in SHORT."""
+SHORT = [kind for kind in KINDS if kind not in ("pod deleted", "node stopped", "device broken")]
 SEED = int(os.environ.get("DRAKKAR_CHAOS_SEED", "7"))
 EVERY, MORE, ENDLESS = 10, 13, 1_000_000
 PARTS = ("queue", "start", "productive", "compile", "checkpoint", "lost", "recovery", "other")
@@ -81,12 +84,13 @@ def disk(lab: Lab, tmp_path: Path) -> Iterator[Disk]:
 
 
 def test_a_job_outlives_everything(lab: Lab, disk: Disk) -> None:
-    print(f"seed {SEED}, {FAULTS} faults")
     lab.submit("chaos", **job(ENDLESS))
     chaos = Chaos(lab, disk, "chaos", random.Random(SEED))
     chaos.until_beyond(EVERY + 2, "a first checkpoint")
     seen = set(chaos.uids())
-    for kind in chaos.plan(FAULTS):
+    plan = chaos.plan(FAULTS) if FAULTS else chaos.rng.sample(SHORT, len(SHORT))
+    print(f"seed {SEED}, {len(plan)} faults")
+    for kind in plan:
         chaos.strike(kind)
         seen.update(chaos.uids())
         print(f"{kind}: {chaos.done[-1][1]:.1f} s", flush=True)

@@ -47,4 +47,4 @@ def _pass(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, int]:
 def _digest(tensor: Tensor) -> int:
     """Of a tensor's bits: numbers that are none compare too."""
     flat = tensor.detach().contiguous().reshape(-1).cpu()
-    return xxh3_64(flat.view(torch.uint8).numpy()).intdigest()
+    return xxh3_64(flat.view(torch.uint8).numpy().tobytes()).intdigest()
