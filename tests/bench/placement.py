@@ -10,6 +10,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import plot
@@ -18,9 +19,10 @@ from drakkar.constants import DEFAULT_LEVELS
 from drakkar.v1alpha1.gang import RankGroup, TopologyRequest
 from drakkar_operator.model import NodeView, PodView
 from drakkar_operator.scheduling.decision import Placed, Unplaced
+from drakkar_operator.scheduling.mix import Mix
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.queueing import schedule
-from drakkar_operator.scheduling.request import GangRequest
+from drakkar_operator.scheduling.request import GangRequest, Role
 from drakkar_operator.scheduling.snapshot import Snapshot
 from drakkar_operator.scheduling.state import ClusterState
 from drakkar_operator.scheduling.workload import Pending
@@ -81,6 +83,11 @@ def show(label: str, cells: list[float | str]) -> None:
         f"{label:<46}"
         + "".join(f"{c:>10.2f}" if isinstance(c, float) else f"{c:>10}" for c in cells)
     )
+
+
+def _anew(snapshot: Snapshot) -> Snapshot:
+    """The same as if nothing had been worked out on its nodes yet."""
+    return replace(snapshot, nodes=replace(snapshot.nodes, _masks={}))
 
 
 def main() -> None:
@@ -153,6 +160,17 @@ def main() -> None:
                     what = f"{pods_in_gang} pods, {label.split(',')[0].split(':')[0]}"
                     curves.setdefault(what, []).append((count, took))
             show(f"gang of {pods_in_gang:>3}, {label}", cells)
+    mix = Mix(tuple((Role(1, {r: n * a for r, a in ONE.items()}), 1.0) for n in (1, 2, 4, 8)))
+    for pods_in_gang in (1, 64):
+        request = GangRequest.fresh(("team", "job"), pods_in_gang, ONE)
+        first: list[float | str] = []
+        later: list[float | str] = []
+        for count in sizes:
+            mixed = replace(snapshots[count], mix=mix)
+            first.append(median_ms(lambda s=mixed, r=request: place(_anew(s), r), rounds))  # type: ignore[misc]
+            later.append(median_ms(lambda s=mixed, r=request: place(s, r), rounds))  # type: ignore[misc]
+        show(f"gang of {pods_in_gang:>3}, 1 GPU each, job mix, first", first)
+        show(f"gang of {pods_in_gang:>3}, 1 GPU each, job mix", later)
     if given.plot:
         shown = {name: curve for name, curve in curves.items() if "never" not in name}
         last = "512 pods, never fits"
