@@ -167,13 +167,16 @@ class Routers:
                 ask.cancel()
                 news.cancel()
             backoff.reset()
+            known = service.heard.get(pod_uid)
+            says_more = known is None or _gist(known.stats) != _gist(stats)
             after = stats.version
             held = stats.table_version
             if held is not None and held > service.table.version:
                 # A table of the operator that led before: what this one says comes after it.
                 self._renew(service, service.table, held + 1)
             service.heard[pod_uid] = Heard(stats, self._clock())
-            self._on_news(service.key)
+            if says_more:
+                self._on_news(service.key)
             await asyncio.sleep(max(0.0, RHYTHM_SECONDS - (self._clock() - started)))
 
     async def _ask(self, table: RouteTable, url: str, after: int) -> RouterStats:
@@ -203,3 +206,9 @@ class Routers:
             raise AnswerError(
                 f"{error.error_count()} fields are wrong: {error.errors()[0]['msg']}"
             ) from None
+
+
+def _gist(stats: RouterStats) -> tuple[object, ...]:
+    """What a service is looked at for; a router that idles says the same again and again."""
+    done = [(one.name, one.requests) for one in stats.revisions]
+    return stats.instance, stats.table_version, stats.held, stats.in_flight, done
