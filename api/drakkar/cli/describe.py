@@ -37,14 +37,14 @@ def _parts(
     yield Text("")
     yield table(("", ""), _facts(job, now))
     if status.placement:
-        yield from _section("Placement")
+        yield from section("Placement")
         yield Text(f"{status.placement.level} {status.placement.domain}")
         yield table(("replica", "ranks", "node", "pod", "state"), _replicas(job, pods))
     elif pods:
-        yield from _section("Pods")
+        yield from section("Pods")
         yield table(("replica", "ranks", "node", "pod", "state"), _replicas(job, pods))
     if status.conditions:
-        yield from _section("Conditions")
+        yield from section("Conditions")
         yield table(
             ("type", "status", "reason", "since", "message"),
             [
@@ -59,7 +59,7 @@ def _parts(
             ],
         )
     if status.restarts:
-        yield from _section(
+        yield from section(
             f"Restarts ({status.restart_count} of {spec.fault_tolerance.max_restarts} counted)"
         )
         yield table(
@@ -67,20 +67,21 @@ def _parts(
             [row for item in status.restarts for row in _restart(item, now)],
         )
     if status.checkpoints:
-        yield from _section("Checkpoints")
+        yield from section("Checkpoints")
         yield table(
             ("step", "age", "path"),
             [(str(item.step), age(item.time, now), item.path) for item in status.checkpoints],
         )
     if status.progress and status.progress.sample:
-        yield from _section("Sample")
+        yield from section("Sample")
         yield Text(status.progress.sample)
     if events:
-        yield from _section("Events")
-        yield table(("age", "type", "reason", "object", "message"), _events(events, now))
+        yield from section("Events")
+        yield events_table(events, now)
 
 
-def _section(title: str) -> Iterator[RenderableType]:
+def section(title: str) -> Iterator[RenderableType]:
+    """A line of distance and a heading."""
     yield Text("")
     yield Text(title, style="bold")
 
@@ -176,6 +177,11 @@ def pod_state(pod: Object) -> str:
             if why := container.get("state", {}).get(state, {}).get("reason"):
                 return str(why)
     return str(status.get("reason") or status.get("phase") or "Unknown")
+
+
+def events_table(events: list[Object], now: datetime) -> RenderableType:
+    """What happened, as Kubernetes was told."""
+    return table(("age", "type", "reason", "object", "message"), _events(events, now))
 
 
 def _events(events: list[Object], now: datetime) -> Iterator[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """The command ``drakkar``."""
 
 import importlib.metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -19,6 +19,7 @@ from drakkar.cli import (
     topology,
 )
 from drakkar.cli import describe as describing
+from drakkar.cli import describe_service as describing_service
 from drakkar.cli import diagnose as diagnosing
 from drakkar.cli import get as getting
 from drakkar.cli.logs import LogReader, replica_of
@@ -31,7 +32,8 @@ from drakkar.cli.session import (
     console,
     errors,
 )
-from drakkar.client import Client, ClientError
+from drakkar.client import Client, ClientError, NotFoundError
+from drakkar.constants import LABEL_SERVICE
 from drakkar.v1alpha1 import TrainingJob
 
 app = typer.Typer(
@@ -121,23 +123,42 @@ def get(
 @app.command()
 @command
 def describe(
-    job: JobName,
+    job: Annotated[
+        str, typer.Argument(metavar="NAME", help="A TrainingJob or an InferenceService.")
+    ],
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
 ) -> None:
-    """Show all about a job: what it does or why it waits, where it runs, what happened."""
+    """Show all about a job, or a service: what it does or why not, where, what happened."""
     client = connect(namespace, kubeconfig, context)
-    found = client.training_jobs.get(job)
+    try:
+        found = client.training_jobs.get(job)
+    except NotFoundError as error:
+        try:
+            service = client.inference_services.get(job)
+        except ClientError:
+            raise error from None
+        pods = client.pods(job, label=LABEL_SERVICE)
+        events = _events_of(client, "InferenceService", job, pods)
+        console.print(describing_service.report(service, pods, events))
+        return
     pods = client.pods(job)
-    own = client.events(involvedObject__kind="TrainingJob", involvedObject__name=job)
+    console.print(describing.report(found, pods, _events_of(client, "TrainingJob", job, pods)))
+
+
+def _events_of(
+    client: Client, kind: str, name: str, pods: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Events of an object, and what went wrong with its pods."""
+    own = client.events(involvedObject__kind=kind, involvedObject__name=name)
     names = {pod["metadata"]["name"] for pod in pods}
     warnings = [
         event
         for event in client.events(involvedObject__kind="Pod", type="Warning")
         if event["involvedObject"].get("name") in names
     ]
-    console.print(describing.report(found, pods, [*own, *warnings]))
+    return [*own, *warnings]
 
 
 @app.command()

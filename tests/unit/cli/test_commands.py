@@ -155,6 +155,47 @@ def test_describe_puts_the_reason_first(api: Any, drakkar: Any) -> None:
     assert lines[1] == reason
 
 
+def test_describe_of_a_service_puts_the_reason_first(api: Any, drakkar: Any) -> None:
+    at = "2026-01-01T00:00:00Z"
+    stalled = condition("Stalled", "revision b was taken back: 5 of 9 requests failed")
+    service = {
+        "apiVersion": "drakkar.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": "chat", "namespace": "default", "resourceVersion": "1"},
+        "spec": {"model": {"pvc": {"claimName": "models"}}, "scaling": {"max": 4}},
+        "status": {
+            "conditions": [condition("Ready", "1 of 1 replicas are ready"), stalled],
+            "url": "http://chat.default.svc/v1",
+            "desiredReplicas": 1,
+            "readyReplicas": 1,
+            "traffic": [{"revision": "a", "weight": 100, "replicas": 1, "readyReplicas": 1}],
+            "members": [
+                {
+                    "name": "0",
+                    "revision": "a",
+                    "state": "Ready",
+                    "since": at,
+                    "asked": at,
+                    "placement": {"level": "host", "domain": "n1", "nodes": ["n1"]},
+                }
+            ],
+        },
+    }
+    api.refuse("GET", f"{JOBS}/chat", 404, reason="NotFound", details={"name": "chat"})
+    api.on("GET", f"{GROUP}/namespaces/default/inferenceservices/chat", service)
+    api.on("GET", PODS, listed())
+    api.on("GET", EVENTS, listed())
+    result = drakkar("describe", "chat")
+    lines = result.stdout.splitlines()
+    assert lines, result.stderr
+    assert lines[0] == "default/chat  Ready"
+    assert lines[1] == "revision b was taken back: 5 of 9 requests failed"
+    text = "\n".join(lines)
+    assert "http://chat.default.svc/v1" in text
+    assert "1 to 4 by concurrency" in text
+    assert "n1" in text
+
+
 def test_describe_shows_ranks_restarts_and_events(api: Any, drakkar: Any) -> None:
     restart = {
         "id": "1",
