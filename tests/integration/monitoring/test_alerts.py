@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from integration.monitoring.conftest import ROOT, RULES
+from support.prometheus import RULES
 
+ROOT = Path(__file__).parents[3]
 CASES = Path(__file__).parent / "alerts.yaml"
 GROUPS = yaml.safe_load(RULES.read_text())["groups"]
 ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}

@@ -1,15 +1,13 @@
 """Every query of dashboards and rules returns numbers from what the components really tell."""
 
-import math
 import re
-from typing import Any
 
 import pytest
 import yaml
 
 from drakkar_dashboards.boards import ALL
 from drakkar_dashboards.model import Dashboard, Variable
-from integration.monitoring.conftest import RULES, Prometheus
+from support.prometheus import RULES, Prometheus, numbers
 
 CHOSEN = {"$__rate_interval": "1m", "$level": "rack", "$resource": "nvidia.com/gpu"}
 SINGLE = {"$namespace": "ml", "$job": "gpt"}
@@ -24,11 +22,6 @@ def filled(expr: str, board: Dashboard) -> str:
         expr = expr.replace(name, value)
     assert not OPEN.search(expr), f"unknown variable in {expr}"
     return expr
-
-
-def numbers(found: list[Any]) -> bool:
-    """Whether at least one series has a value that can be drawn."""
-    return any(not math.isnan(float(series["value"][1])) for series in found)
 
 
 @pytest.mark.parametrize("board", ALL, ids=lambda board: board.uid)
