@@ -80,7 +80,9 @@ class Units:
             held = np.array([*fixed.values()], dtype=np.int64)
             count = tree.count(limit.depth)
             here = np.bincount(tree.ids[limit.depth][held], minlength=count).astype(np.int64)
-            self._left = limit.most - here
+            self.allowed = limit.most - here
+            """Per domain of the limit: replicas that it may get besides those that stay."""
+            self._left = self.allowed.copy()
             """Per domain of the limit: replicas that it may get besides those that stay and those
             that their groups tie to it."""
         self.free[0] = self._limited(0, self.free[0])

@@ -18,6 +18,7 @@ from drakkar_operator.scheduling.groups import Units
 from drakkar_operator.scheduling.predicates import ports_clash
 from drakkar_operator.scheduling.request import Role
 from drakkar_operator.scheduling.snapshot import Snapshot
+from drakkar_operator.scheduling.sums import CappedSums
 from drakkar_operator.scheduling.topology import BoolArray, IntArray, Tree
 
 _MOST_WORK = 4_000_000
@@ -178,7 +179,7 @@ class Split:
         return table
 
     def _grouped(self, depth: int) -> IntArray:
-        """The table of a depth with the rank groups that live there: whole groups only."""
+        """The table of a depth with the rank groups that live there, whole ones only, and the limits."""
         table = self._tables[depth]
         units = self.big.units
         for at, stage in enumerate(units.stages):
@@ -188,7 +189,14 @@ class Split:
                     table[domain] -= len(parts)
                 ratio = stage.size // units.stages[at - 1].size
                 table = np.where(table < 0, _NEVER, table // ratio)
+        joined = max(at for at, stage in enumerate(units.stages) if stage.depth >= depth)
+        room = units.free[joined]
+        if isinstance(room, CappedSums) and room.depth == depth:
+            table = np.where(table < 0, _NEVER, np.minimum(table, room.caps[:, None]))
         for column, member in enumerate(self.small):
+            if member.units.limit is not None and member.units.limit.depth == depth:
+                too_many = self.states[:, column] > np.maximum(member.units.allowed, 0)[:, None]
+                table = np.where(too_many, _NEVER, table)
             for at, stage in enumerate(member.units.stages):
                 if at and stage.depth == depth:
                     rest = self.states[:, column] - _forced(self.tree, member.units, at)[:, None]

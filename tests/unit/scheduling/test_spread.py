@@ -2,10 +2,26 @@
 
 from collections import Counter
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drakkar.v1alpha1.gang import TopologyRequest, TopologySpread
 from drakkar_operator.scheduling.decision import Placed, Unplaced
 from drakkar_operator.scheduling.placement import place
 from drakkar_operator.scheduling.repair import smallest_part
-from support.scheduling import gang, node, placed, pod, snapshot
+from drakkar_operator.scheduling.request import GangRequest, Role
+from drakkar_operator.scheduling.snapshot import Snapshot
+from support.scheduling import (
+    GPU,
+    KEY,
+    every_placement,
+    faults,
+    gang,
+    node,
+    placed,
+    pod,
+    snapshot,
+)
 
 NODES = [
     node(f"{rack}{at}", f"z/{'x' if rack < 'c' else 'y'}/{rack}", gpus=4)
@@ -76,6 +92,38 @@ def test_a_group_that_is_tied_beyond_the_spread_moves_as_a_whole() -> None:
     request = gang(2, 1, topology, fixed={0: "a1"})
     assert isinstance(place(snapshot(NODES), request), Unplaced)
     assert smallest_part(snapshot(NODES), request) == request, "no part of it could: 2 exceed 1"
+
+
+@st.composite
+def two_roles(draw: st.DrawFn) -> tuple[Snapshot, GangRequest]:
+    """Two roles, or one with spares, each with a spread of its own or none."""
+    parts = st.sampled_from(["z/a/1", "z/a/2", "z/b/1", "y/a/1"])
+    sizes = draw(st.lists(st.tuples(parts, st.integers(1, 4)), min_size=2, max_size=4))
+    spread = st.none() | st.builds(
+        TopologySpread,
+        level=st.sampled_from(["zone", "block", "rack", "host"]),
+        max_per_domain=st.integers(1, 2),
+    )
+    one = Role(draw(st.integers(1, 3)), {GPU: draw(st.integers(1, 2))}, "a", spread=draw(spread))
+    two = one.spare(1)
+    if draw(st.booleans()):
+        amounts = {GPU: draw(st.integers(1, 3))}
+        two = Role(draw(st.integers(1, 2)), amounts, "b", spread=draw(spread))
+    required = TopologyRequest(required=draw(st.sampled_from([None, "block", "rack"])))
+    missing = tuple(range(one.replicas + two.replicas))
+    nodes = [node(f"n{at}", part, gpus=gpus) for at, (part, gpus) in enumerate(sizes)]
+    return snapshot(nodes), GangRequest(KEY, (one, two), missing, topology=required)
+
+
+@settings(max_examples=200, deadline=None)
+@given(two_roles())
+def test_the_verdict_on_two_roles_is_that_of_trying_all(case: tuple[Snapshot, GangRequest]) -> None:
+    snap, request = case
+    answer = place(snap, request)
+    if isinstance(answer, Placed):
+        assert not faults(snap, request, answer.nodes)
+    else:
+        assert next(every_placement(snap, request), None) is None
 
 
 def test_each_role_is_spread_by_itself() -> None:
