@@ -138,7 +138,9 @@ class ServiceController:
         except RefusedError as error:
             self._refusals[service.uid] = (service.generation, error.error)
             raise
-        self._refusals.pop(service.uid, None)
+        refusal = self._refusals.get(service.uid)
+        if refusal is not None and not (refusal[1].permanent and refusal[0] == service.generation):
+            self._refusals.pop(service.uid)
 
     def _look(self, service: ServiceView) -> ServiceObserved:
         """Everything of one moment: there is no await from here to the plan."""

@@ -1,5 +1,6 @@
 """InferenceServices under the whole operator in virtual time, beside jobs and under faults."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -167,4 +168,24 @@ async def test_a_foreign_object_of_the_same_name_is_left_alone(world: World):
         lambda: [e for e in world.kube.all("events.events.k8s.io") if e["reason"] == "NameTaken"]
     )
     assert world.kube.get("services", "chat")["spec"] == {"ports": [{"port": 1}]}
+    await process.terminate()
+
+
+async def test_pods_that_are_refused_for_good_wait_for_another_spec(world: World):
+    world.kube.faults.append(Fault("POST", "/pods", ApiError(422, "Invalid", "bad"), times=1))
+    process = Process(world.kube)
+    world.kube.put(SERVICES, inference_service("chat"))
+
+    def stalled() -> dict[str, Any]:
+        conditions = status(world).get("conditions", [])
+        return next((c for c in conditions if c["type"] == "Stalled"), {})
+
+    await world.until(lambda: stalled().get("reason") == "PodCreationFailed")
+    tries = world.kube.sent("POST", "/pods")
+    await asyncio.sleep(60)
+    assert stalled()["status"] == "True"
+    assert world.kube.sent("POST", "/pods") == tries
+    world.kube.edit(SERVICES, "default", "chat", lambda raw: raw["metadata"].update(generation=2))
+    await world.until(lambda: status(world).get("readyReplicas") == 1)
+    assert stalled()["status"] == "False"
     await process.terminate()
