@@ -42,12 +42,13 @@ class Chaos:
     """Each fault with the seconds until steps followed that had not been made before."""
     _highest: int = 0
 
-    def plan(self, count: int) -> list[str]:
-        """Each kind as often as any other, in random order."""
+    def plan(self, count: int, kinds: Sequence[str] = KINDS) -> list[str]:
+        """Each kind as often as any other, in random order; 0: each once."""
+        possible = [kind for kind in kinds if self.disk.mounted or not kind.startswith("disk")]
         names: list[str] = []
-        while len(names) < count:
-            names += self.rng.sample(KINDS, len(KINDS))
-        return names[:count]
+        while len(names) < (count or len(possible)):
+            names += self.rng.sample(possible, len(possible))
+        return names[: count or None]
 
     def strike(self, kind: str) -> None:
         """Do it, see that it hurts, and wait until the job makes steps that it had not made before."""
