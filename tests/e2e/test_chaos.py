@@ -99,9 +99,7 @@ def test_a_job_outlives_everything(lab: Lab, disk: Disk) -> None:
         ranks = lab.trainers(pod["metadata"]["name"])
         assert len(ranks) == 1, f"{pod['metadata']['name']} has ranks {ranks}"
 
-    lab.api.patch(f"{lab.jobs}/chaos", {"spec": {"suspend": True}})
-    lab.phase("chaos", "Suspended")
-    lab.until(lambda: not lab.pods("chaos"), 60, "the pods are gone")
+    lab.suspend("chaos")
     total = lab.history("chaos")[-1]["step"] + MORE
     lab.api.patch(f"{lab.jobs}/chaos", {"spec": {"suspend": False, "recipe": recipe(total)}})
     status = lab.phase("chaos", "Complete", seconds=300)

@@ -58,8 +58,7 @@ def test_it_shrinks_and_grows_back(lab: Lab) -> None:
     before = lab.history("gpt")[-1]["step"]
     lab.step("gpt", before + 10, seconds=180)
 
-    lab.api.patch(f"{lab.jobs}/gpt", {"spec": {"suspend": True}})
-    lab.phase("gpt", "Suspended")
+    lab.suspend("gpt")
     total = lab.history("gpt")[-1]["step"] + MORE
     lab.api.patch(f"{lab.jobs}/gpt", {"spec": {"suspend": False, "recipe": recipe(total)}})
     status = lab.phase("gpt", "Complete", seconds=240)

@@ -200,6 +200,17 @@ class Lab:
         found: Object = self.until(reached, seconds, f"{name} is {' or '.join(phases)}")
         return found
 
+    def suspend(self, name: str) -> None:
+        """Suspend a job and wait until its spec may be changed: all its pods are gone."""
+        self.api.patch(f"{self.jobs}/{name}", {"spec": {"suspend": True}})
+
+        def suspended() -> bool:
+            conditions = self.status(name).get("conditions", ())
+            return any(c["type"] == "Suspended" and c["status"] == "True" for c in conditions)
+
+        self.until(suspended, 120, f"{name} is suspended")
+        self.until(lambda: not self.pods(name), 60, f"the pods of {name} are gone")
+
     def step(self, name: str, at_least: int, seconds: float = 120) -> int:
         """Wait until the job's status shows a step."""
 
