@@ -82,7 +82,8 @@ def decide(
     """
     if load is None:
         return Size(_within(scaling, current), "no figures from the routers", memory)
-    if load.in_flight or load.held or memory.busy is None:
+    # A replica that only comes has had no chance to be asked.
+    if load.in_flight or load.held or memory.busy is None or ready < 1 <= current:
         memory = replace(memory, busy=now)
     if scaling.metric == "slo":
         wish, reason, memory = _by_latency(scaling, load, memory, current, ready, now)

@@ -90,6 +90,17 @@ def test_zero_needs_a_long_silence_and_one_request_ends_it() -> None:
     assert woken.desired == 1
 
 
+def test_a_replica_that_starts_is_not_idle() -> None:
+    zero = scaling(min=0, behavior={"scaleToZeroSeconds": 4, "scaleDownDelaySeconds": 0})
+    memory = Memory()
+    for second in range(0, 60, 2):
+        size = decide(zero, Load(), memory, current=1, ready=0, pending=0, now=NOW + second)
+        memory = size.memory
+        assert size.desired == 1
+    gone = decide(zero, Load(), memory, current=1, ready=1, pending=0, now=NOW + 64)
+    assert gone.desired == 0
+
+
 SLO = {"metric": "slo", "ttftMilliseconds": 1000}
 
 
