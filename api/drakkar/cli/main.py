@@ -12,6 +12,7 @@ from drakkar.cli import (
     demo,
     follow,
     install,
+    live,
     manifests,
     node,
     plan,
@@ -240,6 +241,10 @@ def version(kubeconfig: Kubeconfig = None, context: ContextName = None) -> None:
 
 app.command()(plan.plan)
 app.command("diagnose")(diagnosing.run)
+app.command("submit")(run)
+app.command()(live.events)
+app.command()(live.top)
+app.command()(live.queue)
 app.command()(install.install)
 app.add_typer(topology.app, name="topology")
 app.add_typer(node.app, name="node")

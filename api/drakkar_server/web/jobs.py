@@ -146,7 +146,13 @@ async def one(
     view = parts.live.jobs.items.get(f"{namespace}/{name}")
     raw = None
     if view is not None:
-        raw = await read_job(caller, namespace, name)
+        try:
+            raw = await read_job(caller, namespace, name)
+        except ProblemError as error:
+            if error.details.status != 404:
+                raise
+            # Deleted a moment ago, or nobody's business: history tells the one from the other.
+            view = None
     past_of = problem = None
     try:
         past_of = await history_of(
