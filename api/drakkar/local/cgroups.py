@@ -15,6 +15,7 @@ from pathlib import Path
 MOUNT = Path("/sys/fs/cgroup")
 ROOT = "drakkar"
 
+TRIES = 100
 _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
 
@@ -31,15 +32,32 @@ def _hierarchies() -> list[Path]:
 
 
 def create(path: str) -> None:
-    """Make a group and those above it, ready for a kubelet's use."""
+    """Make a group and those above it, ready for a kubelet's use.
+
+    Hierarchies that this process may not write are passed over: a kubelet that needs one says so.
+    """
     for root in _hierarchies():
-        folder = root
-        for part in path.strip("/").split("/"):
-            above, folder = folder, folder / part
-            _delegate(above)
-            with contextlib.suppress(OSError):
-                folder.mkdir(exist_ok=True)
-            _inherit_cpuset(above, folder)
+        for _ in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                _create_below(root, path)
+                break
+            # A group above was empty for a moment, and somebody who cleans up has removed it.
+            time.sleep(0.001)
+
+
+def _create_below(root: Path, path: str) -> None:
+    """Raises FileNotFoundError if a group above is removed meanwhile."""
+    folder = root
+    for part in path.strip("/").split("/"):
+        above, folder = folder, folder / part
+        _delegate(above)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return
+        _inherit_cpuset(above, folder)
 
 
 def _delegate(group: Path) -> None:

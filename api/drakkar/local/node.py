@@ -110,6 +110,9 @@ class NodeMachine:
 
     def start_kubelet(self) -> None:
         """Start the kubelet, which must not run."""
+        # It refuses to start without its group, which is empty until then: a release agent of the
+        # machine may have removed it.
+        cgroups.create(self.cgroup)
         kube = self._context.programs.kube
         self._start(
             "kubelet",
