@@ -127,8 +127,12 @@ class Lab:
         full = f"{self.namespace[-40:].strip('-')}-{name}"
         self.api.delete(f"{collection}/{full}")
         assert self.api.create(collection, {**body, "metadata": {"name": full}})
-        self._shared.append(f"{collection}/{full}")
+        self.clear_away(f"{collection}/{full}")
         return full
+
+    def clear_away(self, path: str) -> None:
+        """Delete this object outside the namespace when the lab is closed."""
+        self._shared.append(path)
 
     def job(self, name: str) -> Object:
         """The job as it is now."""

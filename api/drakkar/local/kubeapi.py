@@ -84,6 +84,10 @@ class KubeApi:
         self._answer(response)
         return True
 
+    def post(self, path: str, obj: Object) -> Object:
+        """Send an object that is answered rather than kept, such as a TokenRequest."""
+        return self._answer(self._send("POST", path, json=obj))
+
     def apply(self, path: str, obj: Object) -> Object:
         """Make an object so, by server-side apply."""
         return self._answer(
