@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 import yaml
 
+from drakkar.constants import API_VERSION
 from drakkar.kube.connection import load_connection
 from drakkar.kube.rest import ApiError, Object, Rest
 from drakkar.local import Cluster, state
@@ -31,6 +32,7 @@ NAMESPACE = "operator-test"
 JOBS = paths.training_jobs(NAMESPACE)
 PODS = paths.pods(NAMESPACE)
 TAINT = "drakkar.dev/integration-test"
+GPU = "nvidia.com/gpu"
 TOLERATION = {"key": TAINT, "operator": "Exists"}
 
 
@@ -73,6 +75,7 @@ class Lab:
         body = training_job(name, namespace=NAMESPACE, **spec)
         body["spec"]["template"]["spec"]["tolerations"] = [TOLERATION]
         body["spec"]["template"]["spec"]["nodeSelector"] = {TAINT: "yes"}
+        body["spec"] = {name: value for name, value in body["spec"].items() if value is not None}
         await self.rest.post(JOBS, body)
 
     async def status(self, name: str) -> Object:
@@ -220,6 +223,8 @@ async def lab(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Lab]:
     await lab.close()
     for job in (await rest.get(JOBS))["items"]:
         await rest.delete(f"{JOBS}/{job['metadata']['name']}")
+    for queue in (await rest.get(paths.QUEUES))["items"]:
+        await rest.delete(f"{paths.QUEUES}/{queue['metadata']['name']}")
     # The garbage collector learns of new kinds late: the pods are not left to it.
     await rest.delete(PODS)
     async with asyncio.timeout(30):
@@ -304,6 +309,70 @@ async def test_the_api_server_is_restarted_and_cut_off(lab: Lab, cluster: Cluste
     await lab.until("b", "Running", 90)
     assert operator.process.returncode is None
     assert all(len(uids) == 1 for uids in lab.created.values())
+
+
+async def test_what_a_queue_lent_is_reclaimed_and_the_borrower_comes_back(lab: Lab) -> None:
+    """Two queues of 8 devices each on nodes of 24 in all; the one that borrows is elastic."""
+    for name, spec in (
+        ("both", {"quota": {GPU: 16}}),
+        ("lender", {"quota": {GPU: 8}, "parent": "both"}),
+        (
+            "borrower",
+            {
+                "quota": {GPU: 8},
+                "borrowing": {GPU: 8},
+                "parent": "both",
+                "preemption": {"minRuntimeSeconds": 0},
+            },
+        ),
+    ):
+        body = {"apiVersion": API_VERSION, "kind": "Queue", "metadata": {"name": name}}
+        await lab.rest.post(paths.QUEUES, {**body, "spec": spec})
+    await lab.start()
+    await lab.submit("big", queue="borrower", replicas=None, elastic={"min": 4, "max": 16})
+    status = await lab.until("big", "Running")
+    assert status["replicas"] == 16
+    await lab.submit("owner", queue="lender", replicas=8)
+    await lab.until("owner", "Running")
+    async with asyncio.timeout(120):
+        while (status := await lab.status("big")).get("replicas") != 8 or status[
+            "phase"
+        ] != "Running":
+            await asyncio.sleep(0.2)
+    assert [each["reason"] for each in status["restarts"]] == ["Reclaimed"]
+    await lab.submit("late", queue="lender", replicas=1)
+    async with asyncio.timeout(60):
+        while "queue 'lender' allows 8" not in (await lab.status("late")).get("pendingReason", ""):
+            await asyncio.sleep(0.2)
+
+
+async def test_roles_are_placed_together_and_lost_nodes_replaced_in_their_groups(lab: Lab) -> None:
+    worker = {"resource": GPU, "count": 4}
+    roles = [
+        {"name": "head", "replicas": 1, "resources": {"requests": {"cpu": "1"}}},
+        {
+            "name": "worker",
+            "replicas": 4,
+            "accelerators": worker,
+            "groups": [{"size": 2, "level": "host"}],
+        },
+    ]
+    await lab.start()
+    await lab.submit("a", replicas=5, roles=roles, accelerators=None)
+    before = (await lab.until("a", "Running"))["placement"]["nodes"]
+    assert before[1] == before[2] != before[3] == before[4]
+    lost = before[1]
+    await lab.rest.patch(f"{paths.NODES}/{lost}", {"spec": {"unschedulable": True}})
+    for pod in ("a-1", "a-2"):
+        await lab.rest.delete(f"{PODS}/{pod}", {"gracePeriodSeconds": 0})
+    async with asyncio.timeout(120):
+        while (status := await lab.status("a"))["phase"] != "Running" or lost in status[
+            "placement"
+        ]["nodes"][1:3]:
+            await asyncio.sleep(0.2)
+    after = status["placement"]["nodes"]
+    assert after[1] == after[2]
+    assert after[3:] == before[3:], "the other group stays"
 
 
 async def _metrics(operator: Process) -> str:
