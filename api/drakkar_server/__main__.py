@@ -5,8 +5,8 @@ import sys
 import structlog
 import uvicorn
 
+from drakkar.kube.logs import set_up_logging
 from drakkar_server.app import create_app
-from drakkar_server.logs import set_up_logging
 from drakkar_server.settings import parse
 
 
