@@ -1,5 +1,6 @@
 """The one place that speaks HTTP to the API server: typed errors, JSON, patches, watch streams."""
 
+import asyncio
 import copy
 import socket
 import time
@@ -24,6 +25,7 @@ _PATCH_TYPES: Final[dict[PatchType, str]] = {
     "apply": "application/apply-patch+yaml",
 }
 _LINE_LIMIT: Final = 16 << 20
+_BUSY_SECONDS: Final = 30.0
 
 
 class ApiError(Exception):
@@ -95,8 +97,21 @@ class Rest:
         await self._session.close()
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Object:
-        """Read an object or a list. Raises ApiError."""
-        return await self._call("GET", path, params=params)
+        """Read an object or a list. Raises ApiError.
+
+        Where the server is too busy and says when to come again, as for some seconds after its
+        start, the read is repeated then, for up to half a minute.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + _BUSY_SECONDS
+        while True:
+            try:
+                return await self._call("GET", path, params=params)
+            except ApiError as error:
+                wait = error.retry_after
+                if error.status != 429 or wait is None or now() + wait >= deadline:
+                    raise
+                await asyncio.sleep(max(0.1, wait))
 
     async def post(
         self, path: str, body: Object, params: Mapping[str, str] | None = None
