@@ -50,6 +50,8 @@ def parse(argv: Sequence[str] | None = None) -> ServerSettings:
     add("--speculative-tokens", type=_at_least(0), default=0, help="n-gram guesses per step")
     add("--api-keys", type=Path, default=None, help="JSON file of keys and their limits")
     add("--adapters", type=Path, default=None, help="folder of LoRA adapters")
+    add("--files", type=Path, default=None, help="folder of files and batches, shared by replicas")
+    add("--batch-concurrency", type=_at_least(1), default=16, help="requests of batches at a time")
     add("--timeout", type=_positive, default=600.0, help="seconds for one request")
     add("--silence", type=_positive, default=30.0, help="seconds until a mute engine is dead")
     add("--drain-delay", type=_at_least(0), default=5)
@@ -78,6 +80,8 @@ def parse(argv: Sequence[str] | None = None) -> ServerSettings:
         names=found.name,
         keys=found.api_keys,
         adapters=found.adapters,
+        files=found.files,
+        batch_concurrency=found.batch_concurrency,
         timeout=found.timeout,
         silence=found.silence,
         drain_delay=found.drain_delay,

@@ -49,14 +49,18 @@ class Answer(ABC, Generic[Body]):
         """What comes of the engine."""
         return run(self.service, self.client, self.job)
 
-    async def reply(self, request: web.Request) -> web.StreamResponse:
-        """Answer, whole or streamed as the body asks. Raises ApiError."""
+    async def at_once(self) -> dict[str, Any]:
+        """The whole answer, in the time that a request has. Raises ApiError."""
         timeout = self.service.timeout
-        if self.body.stream:
-            return await send(request, self.events(), timeout)
         try:
             async with asyncio.timeout(timeout):
-                whole = await self.whole()
+                return await self.whole()
         except TimeoutError:
             raise timed_out(timeout) from None
+
+    async def reply(self, request: web.Request) -> web.StreamResponse:
+        """Answer, whole or streamed as the body asks. Raises ApiError."""
+        if self.body.stream:
+            return await send(request, self.events(), self.service.timeout)
+        whole = await self.at_once()
         return web.Response(body=orjson.dumps(whole), content_type="application/json")

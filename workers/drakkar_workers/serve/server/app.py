@@ -1,10 +1,13 @@
 """The routes, and what holds for all of them."""
 
 import logging
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from drakkar_workers.serve.batch.routes import ROOT
+from drakkar_workers.serve.batch.routes import routes as batch_routes
 from drakkar_workers.serve.server import operations
 from drakkar_workers.serve.server.chat import chat
 from drakkar_workers.serve.server.completions import completions
@@ -20,10 +23,13 @@ OPEN_PATHS = {"/health", "/ready", "/livez", "/metrics", "/version"}
 logger = logging.getLogger(__name__)
 
 
-def application(service: Service) -> web.Application:
-    """The server of a model."""
+def application(service: Service, files: Path | None = None) -> web.Application:
+    """The server of a model; ``files`` is the folder of files and batches."""
     app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_errors, _keys])
     app[SERVICE] = service
+    if files is not None:
+        app[ROOT] = files
+    app.add_routes(batch_routes())
     app.add_routes(
         [
             web.post("/v1/chat/completions", chat),

@@ -10,18 +10,23 @@ from drakkar_workers.serve.server.answer import Answer
 from drakkar_workers.serve.server.generate import Delta, Job, prepare
 from drakkar_workers.serve.server.limits import Client
 from drakkar_workers.serve.server.schemas import ChatBody
-from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse
+from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse_body
 from drakkar_workers.serve.server.templates import fill
 from drakkar_workers.serve.server.tools import ToolParser, demanded, instructions
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
     """An answer to a conversation, whole or streamed."""
-    service, client = request.app[SERVICE], request[CLIENT]
-    body = await parse(request, ChatBody)
+    answer = await chat_answer(request.app[SERVICE], request[CLIENT], await request.read())
+    return await answer.reply(request)
+
+
+async def chat_answer(service: Service, client: Client, raw: bytes) -> "ChatAnswer":
+    """The answer to a body. Raises ApiError."""
+    body = parse_body(raw, ChatBody)
     name = new_id("chatcmpl")
     job = await begin(service, client, body, name)
-    return await ChatAnswer(service, client, body, job, name).reply(request)
+    return ChatAnswer(service, client, body, job, name)
 
 
 async def begin(service: Service, client: Client, body: ChatBody, name: str) -> Job:

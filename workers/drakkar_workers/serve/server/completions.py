@@ -10,7 +10,7 @@ from drakkar_workers.serve.server.answer import Answer
 from drakkar_workers.serve.server.generate import Delta, Job, prepare
 from drakkar_workers.serve.server.limits import Client
 from drakkar_workers.serve.server.schemas import CompletionBody
-from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse
+from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse_body
 
 DEFAULT_TOKENS = 16
 """OpenAI's default of max_tokens here."""
@@ -18,8 +18,13 @@ DEFAULT_TOKENS = 16
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """Continuations of prompts, whole or streamed."""
-    service, client = request.app[SERVICE], request[CLIENT]
-    body = await parse(request, CompletionBody)
+    answer = await completion_answer(request.app[SERVICE], request[CLIENT], await request.read())
+    return await answer.reply(request)
+
+
+async def completion_answer(service: Service, client: Client, raw: bytes) -> Answer[CompletionBody]:
+    """The answer to a body. Raises ApiError."""
+    body = parse_body(raw, CompletionBody)
     prompts = await prompt_ids(service, body.prompt)
     name = new_id("cmpl")
     job = prepare(
@@ -30,7 +35,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         grammar=body.grammar(),
         score_prompt=body.echo and body.logprobs is not None,
     )  # fmt: skip
-    return await _Answer(service, client, body, job, name).reply(request)
+    return _Answer(service, client, body, job, name)
 
 
 async def prompt_ids(

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import time
+from typing import Any
 
 import numpy as np
 import orjson
@@ -11,14 +12,20 @@ from aiohttp import web
 from drakkar_workers.serve.engine.request import Request
 from drakkar_workers.serve.server.completions import prompt_ids
 from drakkar_workers.serve.server.errors import ApiError, timed_out
+from drakkar_workers.serve.server.limits import Client
 from drakkar_workers.serve.server.schemas import EmbeddingBody
-from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse
+from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service, new_id, parse_body
 
 
 async def embeddings(request: web.Request) -> web.Response:
     """A vector for each input."""
-    service, client = request.app[SERVICE], request[CLIENT]
-    body = await parse(request, EmbeddingBody)
+    answer = await embed(request.app[SERVICE], request[CLIENT], await request.read())
+    return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+
+async def embed(service: Service, client: Client, raw: bytes) -> dict[str, Any]:
+    """The vectors of a body's inputs. Raises ApiError."""
+    body = parse_body(raw, EmbeddingBody)
     adapter = service.adapter_of(body.model)
     inputs = await prompt_ids(service, body.input)
     for index, ids in enumerate(inputs):
@@ -49,13 +56,12 @@ async def embeddings(request: web.Request) -> web.Response:
         {"object": "embedding", "index": i, "embedding": _encoded(vector, body.encoding_format)}
         for i, vector in enumerate(vectors)
     ]
-    answer = {
+    return {
         "object": "list",
         "data": data,
         "model": body.model or service.names[0],
         "usage": {"prompt_tokens": total, "total_tokens": total},
     }
-    return web.Response(body=orjson.dumps(answer), content_type="application/json")
 
 
 async def _embed(service: Service, request: Request) -> list[float]:

@@ -120,6 +120,14 @@ class Clients:
             same = known is not None and known.key == key
             self._by_hash[digest] = known if known and same else Client(key, self._clock)
 
+    def named(self, name: str) -> Client:
+        """Who has this name. Raises ApiError with status 401 where nobody has it any more."""
+        known = [self._anyone] if self._anyone is not None else self._by_hash.values()
+        for client in known:
+            if client.name == name:
+                return client
+        raise unauthorized(f"no API key is named {name[:128]!r} any more")
+
     def find(self, authorization: str | None) -> Client:
         """Who sent this header. Raises ApiError with status 401."""
         if self._anyone is not None:

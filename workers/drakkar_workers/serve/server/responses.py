@@ -18,7 +18,7 @@ from drakkar_workers.serve.server.service import (
     Service,
     invalid,
     new_id,
-    parse,
+    parse_body,
 )
 
 Event = dict[str, Any]
@@ -26,15 +26,20 @@ Event = dict[str, Any]
 
 async def responses(request: web.Request) -> web.StreamResponse:
     """An answer as items, whole or as events."""
-    service, client = request.app[SERVICE], request[CLIENT]
-    asked = await parse(request, ResponsesBody)
+    answer = await response_answer(request.app[SERVICE], request[CLIENT], await request.read())
+    return await answer.reply(request)
+
+
+async def response_answer(service: Service, client: Client, raw: bytes) -> ChatAnswer:
+    """The answer to a body. Raises ApiError."""
+    asked = parse_body(raw, ResponsesBody)
     try:
         body = ChatBody.model_validate(asked.chat())
     except ValidationError as error:
         raise invalid(error) from None
     name = new_id("resp")
     job = await begin(service, client, body, name)
-    return await _Response(service, client, body, job, name, asked).reply(request)
+    return _Response(service, client, body, job, name, asked)
 
 
 class _Response(ChatAnswer):

@@ -6,10 +6,13 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
+from drakkar_workers.serve.batch.execute import execute
+from drakkar_workers.serve.batch.runner import Runner
 from drakkar_workers.serve.engine.build import EngineSettings
 from drakkar_workers.serve.server.app import application
 from drakkar_workers.serve.server.engine_client import SILENCE_SECONDS, EngineClient
@@ -32,6 +35,9 @@ class ServerSettings:
     """What clients call the model; empty: the name of its folder."""
     keys: Path | None = None
     adapters: Path | None = None
+    files: Path | None = None
+    """Folder of files and batches, which all replicas of a service share."""
+    batch_concurrency: int = 16
     timeout: float = 600.0
     silence: float = SILENCE_SECONDS
     """Without a word of the engine it counts as dead after so long."""
@@ -56,16 +62,28 @@ async def serve(settings: ServerSettings, listening: Callable[[int], None] | Non
         timeout=settings.timeout,
         adapters_folder=settings.adapters,
     )
-    following = None
+    beside: list[asyncio.Task[None]] = []
     if settings.keys is not None:
-        following = asyncio.create_task(follow_keys(settings.keys, service.clients))
+        beside.append(asyncio.create_task(follow_keys(settings.keys, service.clients)))
+    if settings.files is not None:
+        settings.files.mkdir(parents=True, exist_ok=True)
+        batches = Runner(
+            settings.files,
+            partial(execute, service),
+            stopping=lambda: service.draining,
+            concurrency=settings.batch_concurrency,
+        )
+        beside.append(asyncio.create_task(batches.run()))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     # A client that leaves cancels its handler, which drops its requests.
     runner = web.AppRunner(
-        application(service), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+        application(service, settings.files),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=1.0,
     )
     await runner.setup()
     try:
@@ -91,8 +109,9 @@ async def serve(settings: ServerSettings, listening: Callable[[int], None] | Non
             return 1
         return 0
     finally:
-        if following is not None:
-            following.cancel()
+        for each in beside:
+            each.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         await runner.cleanup()
         await engine.close()
 

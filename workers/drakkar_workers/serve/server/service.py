@@ -106,7 +106,11 @@ Body = TypeVar("Body", bound=BaseModel)
 
 async def parse(request: web.Request, kind: type[Body]) -> Body:
     """The body of a request. Raises ApiError that names the first field that is wrong."""
-    raw = await request.read()
+    return parse_body(await request.read(), kind)
+
+
+def parse_body(raw: bytes, kind: type[Body]) -> Body:
+    """A body. Raises ApiError that names the first field that is wrong."""
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
