@@ -91,7 +91,9 @@ def _settle_revisions(draft: Draft, seen: ServiceObserved) -> None:
 
 def _scale(draft: Draft, seen: ServiceObserved) -> None:
     """How many replicas there are to be."""
-    spec, before = seen.service.spec, seen.service.status.desired_replicas
+    spec, status = seen.service.spec, seen.service.status
+    # While there was nothing to serve, as before a job's first checkpoint, none were wanted.
+    before = status.desired_replicas if status.stable_revision is not None else None
     if spec.scaling is None:
         draft.desired = 1 if spec.replicas is None else spec.replicas
         reason = "spec.replicas"

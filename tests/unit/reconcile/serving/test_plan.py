@@ -273,6 +273,20 @@ def test_zero_and_back() -> None:
     assert up(story) == ["0"]
 
 
+def test_the_first_replica_comes_however_late_the_model_does() -> None:
+    scaling = {"min": 0, "max": 4, "target": 2, "behavior": {"scaleToZeroSeconds": 5}}
+    story = Story(service(scaling=scaling))
+    story.traffic = replace(QUIET, load=Load())
+    story.around = replace(story.around, model=ResolvedModel(problem="no checkpoint yet"))
+    for _ in range(20):
+        story.look()
+    assert not story.pods
+    story.around = replace(story.around, model=ResolvedModel("runs", "gpt/step-20"))
+    for _ in range(3):
+        story.look()
+    assert list(story.pods) == ["chat-serve-0"]
+
+
 def test_an_update_at_zero_takes_over_at_once() -> None:
     story = Story(service(replicas=0, canary={"weight": 10}))
     story.settle()
