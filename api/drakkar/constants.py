@@ -52,6 +52,7 @@ ROUTER_ROLE: Final = "router"
 """LABEL_ROLE of a service's router."""
 MODEL_MOUNT: Final = "/models"
 ADAPTER_MOUNT: Final = "/adapters"
+CACHE_MOUNT: Final = "/cache"
 RUN_AS_USER: Final = 65532
 """UID and GID of training pods: non-root, as the restricted Pod Security Standard asks."""
 CHECKPOINT_MOUNT: Final = "/checkpoints"

@@ -88,6 +88,17 @@ class ImageModel(Model):
     )
 
 
+class ModelCache(Model):
+    """A folder that replicas share for what they make of the model: servers write there."""
+
+    claim_name: Name = Field(
+        description="PersistentVolumeClaim in the same namespace; it may be the model's own."
+    )
+    path: RelativePath | None = Field(
+        default=None, description="Folder below the volume; unset: its root."
+    )
+
+
 class ServedModel(Model):
     """What is served: one source."""
 
@@ -113,6 +124,11 @@ class ServedModel(Model):
     s3: S3Model | None = None
     hf: HuggingFaceModel | None = None
     oci: ImageModel | None = None
+    cache: ModelCache | None = Field(
+        default=None,
+        description="Packed weights, compiled kernels and downloads, kept for all replicas: what one "
+        "has made the next one maps or reads.",
+    )
 
 
 class Probes(Model):

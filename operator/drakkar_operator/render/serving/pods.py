@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from drakkar.constants import (
     ADAPTER_MOUNT,
+    CACHE_MOUNT,
     LABEL_MEMBER,
     LABEL_QUEUE,
     LABEL_REPLICA,
@@ -36,6 +37,7 @@ from drakkar_operator.render.serving.objects import owner, servers_name
 from drakkar_operator.render.serving.runtimes import (
     DRAIN_DELAY_SECONDS,
     Start,
+    cache_variables,
     command,
     model_location,
     probes,
@@ -146,19 +148,48 @@ def _complete_pod(
 
 
 def _volumes(spec: InferenceServiceSpec, revision: Revision) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    claim = spec.model.pvc.claim_name if spec.model.pvc else revision.model_claim
-    if claim is not None:
-        source = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        found.append({"name": "model", **source})
-    elif spec.model.oci is not None:
+    """The volumes of model, adapters and cache, each claim once: kubelets mount no claim twice."""
+    names = _claims(spec, revision)
+    written = spec.model.cache.claim_name if spec.model.cache else None
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "persistentVolumeClaim": {"claimName": claim, "readOnly": claim != written},
+        }
+        for claim, name in names.items()
+    ]
+    if spec.model.oci is not None:
         image = {"reference": spec.model.oci.image, "pullPolicy": "IfNotPresent"}
         found.append({"name": "model", "image": image})
-    if spec.adapters is not None:
-        source = {
-            "persistentVolumeClaim": {"claimName": spec.adapters.claim_name, "readOnly": True}
-        }
-        found.append({"name": "adapters", **source})
+    return found
+
+
+def _claims(spec: InferenceServiceSpec, revision: Revision) -> dict[str, str]:
+    """Name of the volume per claim: that of the first that it is for."""
+    found: dict[str, str] = {}
+    for name, claim in (
+        ("model", spec.model.pvc.claim_name if spec.model.pvc else revision.model_claim),
+        ("adapters", spec.adapters.claim_name if spec.adapters else None),
+        ("cache", spec.model.cache.claim_name if spec.model.cache else None),
+    ):
+        if claim is not None:
+            found.setdefault(claim, name)
+    return found
+
+
+def _mounts(spec: InferenceServiceSpec, revision: Revision) -> list[dict[str, Any]]:
+    """Where the server finds its volumes."""
+    names = _claims(spec, revision)
+    found: list[dict[str, Any]] = []
+    if spec.model.oci is not None or "model" in names.values():
+        found.append({"name": "model", "mountPath": MODEL_MOUNT, "readOnly": True})
+    for item in spec.adapters.items if spec.adapters else ():
+        assert spec.adapters is not None
+        name, at = names[spec.adapters.claim_name], f"{ADAPTER_MOUNT}/{item.name}"
+        found.append({"name": name, "mountPath": at, "subPath": item.path, "readOnly": True})
+    if (cache := spec.model.cache) is not None:
+        part = {"subPath": cache.path} if cache.path else {}
+        found.append({"name": names[cache.claim_name], "mountPath": CACHE_MOUNT, **part})
     return found
 
 
@@ -184,13 +215,8 @@ def _complete_server(
     mounts: list[dict[str, Any]] = container.setdefault("volumeMounts", [])
     add_mount(mounts, {"name": "tmp", "mountPath": "/tmp"})
     add_mount(mounts, {"name": "shm", "mountPath": "/dev/shm"})
-    if any(volume["name"] == "model" for volume in _volumes(spec, revision)):
-        add_mount(mounts, {"name": "model", "mountPath": MODEL_MOUNT, "readOnly": True})
-    for item in spec.adapters.items if spec.adapters else ():
-        at = f"{ADAPTER_MOUNT}/{item.name}"
-        add_mount(
-            mounts, {"name": "adapters", "mountPath": at, "subPath": item.path, "readOnly": True}
-        )
+    for mount in _mounts(spec, revision):
+        add_mount(mounts, mount)
     model = model_location(spec, revision.model_path)
     leader = server_pod_name(service.name, member, 0, spec.parallelism.pods)
     domain = f"{servers_name(service.name)}.{service.namespace}.svc.{settings.cluster_domain}"
@@ -246,6 +272,7 @@ def _environment(start: Start, container: dict[str, Any]) -> list[dict[str, Any]
         downward("DRAKKAR_POD_NAME", "metadata.name"),
         {"name": "HOME", "value": "/tmp"},
     ]
+    variables += [{"name": name, "value": at} for name, at in cache_variables(spec).items()]
     if spec.model.s3 is not None and spec.model.s3.endpoint:
         variables.append({"name": "AWS_ENDPOINT_URL", "value": spec.model.s3.endpoint})
     return variables + thread_variable(container, 1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from drakkar.constants import ADAPTER_MOUNT, MODEL_MOUNT
+from drakkar.constants import ADAPTER_MOUNT, CACHE_MOUNT, MODEL_MOUNT
 from drakkar.v1alpha1.inferenceservice import InferenceServiceSpec
 
 DRAIN_DELAY_SECONDS: Final = 5
@@ -60,6 +60,21 @@ def command(start: Start) -> list[str]:
     return [*_COMMANDS[runtime.name](start), *runtime.args]
 
 
+def cache_variables(spec: InferenceServiceSpec) -> dict[str, str]:
+    """Variables by which servers keep things in the shared folder.
+
+    Of the base directory specification, which vLLM and Hugging Face's libraries follow, SGLang's and
+    our own, where kernels are compiled to and what a custom server may ask for.
+    """
+    if spec.model.cache is None:
+        return {}
+    return {
+        "DRAKKAR_CACHE": CACHE_MOUNT,
+        "XDG_CACHE_HOME": CACHE_MOUNT,
+        "SGLANG_CACHE_DIR": f"{CACHE_MOUNT}/sglang",
+    }
+
+
 def probes(spec: InferenceServiceSpec, rank: int) -> dict[str, Any]:
     """startupProbe, readinessProbe and livenessProbe of the container.
 
@@ -99,6 +114,8 @@ def _drakkar(start: Start) -> list[str]:
     words += ["--name", start.name, "--port", str(start.spec.runtime.port)]
     words += ["--drain-delay", str(DRAIN_DELAY_SECONDS)]
     words += ["--drain-timeout", str(start.spec.rollout.drain_seconds)]
+    if start.spec.model.cache is not None:
+        words += ["--packed", f"{CACHE_MOUNT}/packed"]
     return words + (["--adapters", ADAPTER_MOUNT] if start.spec.adapters else [])
 
 
