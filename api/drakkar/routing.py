@@ -5,6 +5,9 @@ with a ``RouteTable`` answers with ``RouterStats`` as soon as they are newer tha
 that can't wait (a request waits for the first replica, a circuit has opened, another table has come),
 or after SECONDS. A second exchange ends the wait of the first, so a changed table is sent at once.
 
+- The operator shows a token that it has for this service alone (``Authorization: Bearer``). Routers
+  know its digest, which is no secret; without the token nobody says where requests go, or hears what
+  goes on.
 - A router has no access to the API server. One that has just started learns the table at the
   operator's next poll, and keeps its last table while the operator is away.
 - A table of another UID is refused with 409: an address that was given to another pod.
@@ -15,6 +18,7 @@ or after SECONDS. A second exchange ends the wait of the first, so a changed tab
   has it. Where there are several routers, sums over them count.
 """
 
+import hashlib
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -50,6 +54,11 @@ ErrorClass = Literal["client", "server", "overloaded", "connect", "broken", "tim
 by the engine in the midst of an answer, no byte in time. Clients that left are no errors."""
 FAULTS: Final[tuple[ErrorClass, ...]] = ("server", "connect", "broken", "timeout")
 """Those that speak against a revision."""
+
+
+def digest(token: str) -> str:
+    """Of an operator's token, as its routers know it: SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 class Endpoint(Model):

@@ -21,6 +21,7 @@ from drakkar_operator.cluster.leader import Leader, LeaseTimes, NotLeaderError
 from drakkar_operator.cluster.queue_status import QueueStatus
 from drakkar_operator.cluster.recorder import Recorder
 from drakkar_operator.cluster.reports import Reports
+from drakkar_operator.cluster.router_keys import RouterKeys
 from drakkar_operator.cluster.routers import Routers
 from drakkar_operator.cluster.service_executor import ServiceExecutor
 from drakkar_operator.cluster.services import Services
@@ -94,9 +95,17 @@ class Core:
             limits=Limits(settings.parallel, settings.qps),
             clock=clock,
         )
-        self.routers = Routers(self.service_queue.add, port=settings.router_port, clock=clock)
+        self.router_keys = RouterKeys(
+            self.executor, namespace=settings.namespace, name=f"{settings.lease}-routers"
+        )
+        self.routers = Routers(
+            self.service_queue.add,
+            self.router_keys.token,
+            port=settings.router_port,
+            clock=clock,
+        )
         self.service_executor = ServiceExecutor(
-            self.executor, self.services, self.recorder, settings.worker
+            self.executor, self.services, self.recorder, self.router_keys, settings.worker
         )
         self.scheduler = Scheduler(
             jobs=self.gangs,
@@ -126,6 +135,7 @@ class Core:
             caches=self.caches,
             executor=self.service_executor,
             routers=self.routers,
+            keys=self.router_keys,
             scheduler=self.scheduler,
             queue=self.service_queue,
             metrics=metrics,

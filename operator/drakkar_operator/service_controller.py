@@ -16,6 +16,7 @@ from drakkar_operator.cluster.executor import OutdatedError, RefusedError
 from drakkar_operator.cluster.gangs import Gangs
 from drakkar_operator.cluster.jobs import Jobs
 from drakkar_operator.cluster.leader import NotLeaderError
+from drakkar_operator.cluster.router_keys import RouterKeys
 from drakkar_operator.cluster.routers import Routers
 from drakkar_operator.cluster.service_executor import ServiceExecutor
 from drakkar_operator.cluster.services import Services
@@ -48,6 +49,7 @@ class ServiceController:
         caches: Caches,
         executor: ServiceExecutor,
         routers: Routers,
+        keys: RouterKeys,
         scheduler: Scheduler,
         queue: WorkQueue[str],
         metrics: Metrics,
@@ -62,6 +64,7 @@ class ServiceController:
         self._caches = caches
         self._executor = executor
         self._routers = routers
+        self._keys = keys
         self._scheduler = scheduler
         self._queue = queue
         self._metrics = metrics
@@ -118,6 +121,7 @@ class ServiceController:
         if service is None:
             return
         self._uids[key] = service.uid
+        await self._keys.load()
         seen = self._look(service)
         found = plan(seen)
         self._memories[service.uid] = found.memory

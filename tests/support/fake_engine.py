@@ -7,10 +7,11 @@ import json
 import aiohttp
 from aiohttp import web
 
-from drakkar.routing import Endpoint, Revision, RouteTable
+from drakkar.routing import Endpoint, Revision, RouteTable, digest
 from drakkar_workers.serve.router.serve import RouterSettings, routing
 
 DEADLINE = 60.0
+TOKEN = "the operator's"
 WORDS = ["one", "two", "three"]
 
 
@@ -140,10 +141,11 @@ class World:
         )  # fmt: skip
         return await self.exchange(table, after=after, wait=wait)
 
-    async def exchange(self, table, *, after=-1, wait=0):
+    async def exchange(self, table, *, after=-1, wait=0, token=TOKEN):
         async with self.session.post(
             f"{self.control}/v1/exchange?after={after}&wait={wait}",
             data=table.model_dump_json(by_alias=True),
+            headers={"Authorization": f"Bearer {token}"},
         ) as answer:
             return answer.status, await answer.json()
 
@@ -174,7 +176,8 @@ class World:
 @contextlib.asynccontextmanager
 async def world(**settings):
     """A router without a table."""
-    fields = {"uid": "u", "host": "127.0.0.1", "port": 0, "control_port": 0, **settings}
+    fields = {"uid": "u", "host": "127.0.0.1", "port": 0, "control_port": 0}
+    fields |= {"token_digest": digest(TOKEN), **settings}
     async with (
         routing(RouterSettings(**fields)) as running,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE)) as session,

@@ -13,6 +13,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from drakkar.routing import digest
+
 DEADLINE = 120.0
 
 
@@ -101,9 +103,12 @@ class Server:
 class RouterProcess(Server):
     """``python -m drakkar_workers.serve.router``; speaks like a server."""
 
+    TOKEN = "the operator's"
+
     def __init__(self, *arguments):
         command = [sys.executable, "-m", "drakkar_workers.serve.router", "--host", "127.0.0.1"]
-        command += ["--port", "0", "--control-port", "0", *arguments]
+        command += ["--port", "0", "--control-port", "0", "--token-digest", digest(self.TOKEN)]
+        command += arguments
         self._start(command)
 
     def started(self):
@@ -114,5 +119,7 @@ class RouterProcess(Server):
     def exchange(self, table, after=-1, wait=0):
         url = f"http://127.0.0.1:{self.control_port}/v1/exchange?after={after}&wait={wait}"
         body = table.model_dump_json(by_alias=True).encode()
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=DEADLINE) as answer:
+        headers = {"Authorization": f"Bearer {self.TOKEN}"}
+        request = urllib.request.Request(url, body, headers)
+        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
             return json.load(answer)

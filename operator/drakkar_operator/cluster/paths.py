@@ -24,6 +24,11 @@ def services(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/services"
 
 
+def secrets(namespace: str) -> str:
+    """Secrets of a namespace."""
+    return f"/api/v1/namespaces/{namespace}/secrets"
+
+
 def claim(namespace: str, name: str) -> str:
     """A PersistentVolumeClaim."""
     return f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"

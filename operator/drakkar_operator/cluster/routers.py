@@ -52,17 +52,20 @@ class _Service:
 
 
 class Routers:
-    """Per service UID. ``on_news(key)`` asks for a reconcile."""
+    """Per service UID. ``on_news(key)`` asks for a reconcile, ``token(uid)`` is what routers of a
+    service know the operator by."""
 
     def __init__(
         self,
         on_news: Callable[[str], None],
+        token: Callable[[str], str],
         *,
         port: int = ROUTER_CONTROL_PORT,
         wait: float = WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_news = on_news
+        self._token = token
         self._port = port
         self._wait = wait
         self._clock = clock
@@ -189,7 +192,10 @@ class Routers:
             url,
             params={"after": str(after), "wait": str(self._wait)},
             data=table.model_dump_json(by_alias=True, exclude_none=True),
-            headers={"Content-Type": "application/json"},
+            headers={
+                "Content-Type": "application/json",
+                "Authorization": f"Bearer {self._token(table.uid)}",
+            },
             timeout=aiohttp.ClientTimeout(total=self._wait + 5.0, sock_connect=3.0),
             allow_redirects=False,
         ) as response:

@@ -15,6 +15,7 @@ import structlog
 from drakkar.constants import API_VERSION, FIELD_MANAGER, LABEL_MEMBER, LABEL_REPLICA
 from drakkar.kube.rest import ApiError, Object
 from drakkar.kube.store import object_key
+from drakkar.routing import digest
 from drakkar.v1alpha1.inferenceservice import InferenceServiceStatus
 from drakkar_operator.cluster import paths
 from drakkar_operator.cluster.executor import (
@@ -26,6 +27,7 @@ from drakkar_operator.cluster.executor import (
 )
 from drakkar_operator.cluster.merge import merge_patch
 from drakkar_operator.cluster.recorder import Recorder, Reference
+from drakkar_operator.cluster.router_keys import RouterKeys
 from drakkar_operator.cluster.services import Services
 from drakkar_operator.model import ServiceView
 from drakkar_operator.reconcile.actions import DeletePod, RecordEvent
@@ -43,11 +45,17 @@ class ServiceExecutor:
     """Writes through the jobs' executor, so that both share its limits."""
 
     def __init__(
-        self, executor: Executor, services: Services, recorder: Recorder, worker: WorkerSettings
+        self,
+        executor: Executor,
+        services: Services,
+        recorder: Recorder,
+        keys: RouterKeys,
+        worker: WorkerSettings,
     ) -> None:
         self._executor = executor
         self._services = services
         self._recorder = recorder
+        self._keys = keys
         self._worker = worker
         self._applied: dict[str, str] = {}
         """Per service UID: what its objects were last made to be."""
@@ -126,7 +134,7 @@ class ServiceExecutor:
 
     async def _ensure(self, service: ServiceView) -> None:
         """Create the service's objects, or bring them to what the spec says."""
-        wanted = objects(service, self._worker)
+        wanted = objects(service, self._worker, digest(self._keys.token(service.uid)))
         text = json.dumps(wanted, sort_keys=True)
         if self._applied.get(service.uid) == text:
             return

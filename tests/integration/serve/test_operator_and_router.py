@@ -9,10 +9,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from drakkar.routing import Endpoint, Revision, RouteTable
+from drakkar.routing import Endpoint, Revision, RouteTable, digest
 from drakkar_operator.cluster.routers import Routers
 
 UID = "service-uid"
+TOKEN = "the operator's"
 
 
 def free_port() -> int:
@@ -44,6 +45,7 @@ async def router() -> AsyncIterator[tuple[int, int]]:
     port, control = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "drakkar_workers.serve.router", "--uid", UID, "--host", "127.0.0.1",
+        "--token-digest", digest(TOKEN),
         "--port", str(port), "--control-port", str(control), "--drain-delay", "0",
     )  # fmt: skip
     yield port, control
@@ -66,7 +68,7 @@ async def test_a_held_request_is_told_at_once_and_answered_when_a_replica_comes(
 ) -> None:
     port, control = router
     news: asyncio.Queue[str] = asyncio.Queue()
-    routers = Routers(news.put_nowait, port=control)
+    routers = Routers(news.put_nowait, {UID: TOKEN}.__getitem__, port=control)
 
     async def until(true: object) -> None:
         assert callable(true)
@@ -96,7 +98,7 @@ async def test_a_held_request_is_told_at_once_and_answered_when_a_replica_comes(
         assert (stats.held, stats.in_flight) == (0, 0)
         # The next operator counts on from what the router holds.
         await routers.close()
-        routers = Routers(news.put_nowait, port=control)
+        routers = Routers(news.put_nowait, {UID: TOKEN}.__getitem__, port=control)
         routers.tell("ml/chat", table(), {"pod": "127.0.0.1"})
         await until(lambda: routers.heard(UID) and routers.heard(UID)["pod"].stats.endpoints == [])
         held = routers.table(UID)

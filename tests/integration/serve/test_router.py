@@ -1,6 +1,7 @@
 """The router as a pod runs it, before two real engines of a small model."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -137,10 +138,17 @@ def test_who_asks_at_zero_is_answered_by_the_first_replica(pair, router):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--uid", "u", "--replica", "http://a"], ["--replica", "a"]]
+    "arguments",
+    [
+        [],
+        ["--uid", "u"],
+        ["--uid", "u", "--token-digest", "secret"],
+        ["--uid", "u", "--replica", "http://a"],
+        ["--replica", "a"],
+    ],
 )
 def test_what_makes_no_sense_is_said_at_the_start(arguments):
     command = [sys.executable, "-m", "drakkar_workers.serve.router", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
     assert ended.returncode == 2
-    assert "--replica" in ended.stderr
+    assert re.search(r"error: .*--(replica|token-digest)", ended.stderr)

@@ -115,11 +115,29 @@ def test_digest_wins_over_tag(render: Render) -> None:
     assert container["image"] == f"drakkar/operator@{digest}"
 
 
-def test_no_rule_has_a_wildcard_or_secrets(render: Render) -> None:
+def test_no_rule_has_a_wildcard(render: Render) -> None:
     for rule in rules(render({"watchNamespaces": ["a"]})):
         for part in ("apiGroups", "resources", "verbs"):
             assert "*" not in rule[part], rule
-        assert "secrets" not in rule["resources"]
+
+
+def test_the_operator_reads_one_secret_which_is_its_own(render: Render) -> None:
+    objects = render({"watchNamespaces": ["a"]})
+    name = f"{environment(objects)['DRAKKAR_LEASE']}-routers"
+    for item in objects:
+        if item["kind"] not in ("Role", "ClusterRole"):
+            continue
+        for rule in item["rules"]:
+            if "secrets" not in rule["resources"]:
+                continue
+            assert item["kind"] == "Role"
+            assert (
+                item["metadata"]["namespace"]
+                == only(objects, "Deployment")["metadata"]["namespace"]
+            )
+            assert rule["verbs"] == ["create"] or (
+                rule["verbs"] == ["get"] and rule["resourceNames"] == [name]
+            )
 
 
 def test_lease_can_be_taken_but_no_other(render: Render) -> None:

@@ -1,12 +1,16 @@
 """InferenceServices under the whole operator in virtual time, beside jobs and under faults."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from drakkar.kube.rest import ApiError
+from drakkar.routing import digest
 from support.fake_kube import (
     JOBS,
     QUEUES,
@@ -53,6 +57,54 @@ async def test_replicas_are_placed_by_the_scheduler_and_run(world: World):
         assert places[member] == [pod["spec"]["nodeName"]]
     assert world.kube.get("deployments.apps", "chat-router")["spec"]["replicas"] == 1
     assert world.kube.get("services", "chat")["spec"]["ports"][0]["port"] == 80
+    await process.terminate()
+
+
+async def test_routers_of_a_service_know_every_operator_by_the_same_digest(world: World):
+    process = Process(world.kube)
+    world.kube.put(SERVICES, inference_service("chat"))
+    world.kube.put(SERVICES, inference_service("other"))
+    await world.until(lambda: status(world).get("readyReplicas") == 1)
+    await world.until(lambda: status(world, "other").get("readyReplicas") == 1)
+
+    def digests() -> list[str]:
+        found = []
+        for name in ("chat", "other"):
+            router = world.kube.get("deployments.apps", f"{name}-router")
+            words = router["spec"]["template"]["spec"]["containers"][0]["args"]
+            found.append(words[words.index("--token-digest") + 1])
+        return found
+
+    before = digests()
+    assert len(set(before)) == 2
+    (secret,) = world.kube.all("secrets")
+    assert secret["metadata"]["namespace"] == "drakkar-system"
+    key = base64.b64decode(secret["data"]["key"])
+    uid = world.kube.get(SERVICES, "chat")["metadata"]["uid"]
+    assert before[0] == digest(hmac.new(key, uid.encode(), hashlib.sha256).hexdigest())
+    await process.terminate()
+    successor = Process(world.kube)
+    world.kube.edit(SERVICES, "default", "chat", lambda raw: raw["spec"].update(replicas=2))
+    await world.until(lambda: status(world).get("readyReplicas") == 2)
+    assert digests() == before
+    assert len(world.kube.all("secrets")) == 1
+    await successor.terminate()
+
+
+async def test_a_key_that_is_none_is_told_and_concerns_services_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+):
+    name = {"name": "drakkar-operator-routers", "namespace": "drakkar-system"}
+    world.kube.put("secrets", {"metadata": name, "data": {"key": "c2hvcnQ="}})
+    process = Process(world.kube)
+    world.kube.put(SERVICES, inference_service("chat"))
+    world.kube.put(JOBS, training_job("gpt"))
+    await world.until(
+        lambda: world.kube.get(JOBS, "gpt").get("status", {}).get("phase") == "Running"
+    )
+    assert world.kube.all("deployments.apps") == []
+    world.kube.remove("secrets", name["namespace"], name["name"])
+    await world.until(lambda: status(world).get("readyReplicas") == 1)
     await process.terminate()
 
 

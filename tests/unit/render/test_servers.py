@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from drakkar.routing import digest
 from drakkar.v1alpha1.inferenceservice import Revision
 from drakkar_operator.render.serving.objects import objects
 from drakkar_operator.render.serving.pods import server_pod
@@ -13,6 +14,7 @@ from support.jobs import NOW
 from support.services import service
 
 SETTINGS = WorkerSettings(image="drakkar/worker:1", python="python3", runtime_class="local")
+DIGEST = digest("token")
 REVISION = Revision(name="r1", created=datetime.fromtimestamp(NOW, UTC), spec={})
 HF = {"hf": {"repo": "a/b", "revision": "main", "secretName": "token"}}
 
@@ -54,6 +56,12 @@ LEADER = "chat-serve-3-0.chat-serve.ml.svc.cluster.local"
             0,
             "python3 -m drakkar_workers.serve --model /models/gpt --name chat --port 8000 "
             "--drain-delay 5 --drain-timeout 300 --adapters /adapters",
+        ),
+        (
+            {"model": {"pvc": {"claimName": "m"}, "cache": {"claimName": "c"}}},
+            0,
+            "python3 -m drakkar_workers.serve --model /models --name chat --port 8000 "
+            "--drain-delay 5 --drain-timeout 300 --packed /cache/packed",
         ),
         (
             {"model": HF, "runtime": VLLM, "parallelism": {"tensor": 2}},
@@ -154,6 +162,53 @@ def test_models_of_jobs_lie_where_their_checkpoint_was() -> None:
     assert "/models/gpt/step-20" in found["containers"][0]["command"]
 
 
+def _volumes(**spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Claims by the name of their volume, and mounts by their path."""
+    found = pod(**spec)["spec"]
+    claims = {
+        one["name"]: one["persistentVolumeClaim"]
+        for one in found["volumes"]
+        if "persistentVolumeClaim" in one
+    }
+    mounts = {one["mountPath"]: one for one in found["containers"][0]["volumeMounts"]}
+    return claims, mounts
+
+
+def test_the_cache_alone_is_written() -> None:
+    cache = {"claimName": "cache", "path": "gpt"}
+    claims, mounts = _volumes(model={"pvc": {"claimName": "models"}, "cache": cache})
+    assert claims == {
+        "model": {"claimName": "models", "readOnly": True},
+        "cache": {"claimName": "cache", "readOnly": False},
+    }
+    assert mounts["/cache"] == {"name": "cache", "mountPath": "/cache", "subPath": "gpt"}
+    assert mounts["/models"]["readOnly"]
+
+
+def test_a_claim_is_one_volume_whatever_it_is_for() -> None:
+    claims, mounts = _volumes(
+        model={"pvc": {"claimName": "all", "path": "gpt"}, "cache": {"claimName": "all"}},
+        adapters={"claimName": "all", "items": [{"name": "poet", "path": "loras/p"}]},
+    )
+    assert claims == {"model": {"claimName": "all", "readOnly": False}}
+    assert {mounts[at]["name"] for at in ("/models", "/adapters/poet", "/cache")} == {"model"}
+    assert [mounts[at].get("readOnly") for at in ("/models", "/adapters/poet", "/cache")] == [
+        True,
+        True,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("runtime", [{}, VLLM, SGLANG])
+def test_what_servers_keep_is_in_the_cache(runtime: dict[str, Any]) -> None:
+    model = {"pvc": {"claimName": "m"}, "cache": {"claimName": "c"}}
+    variables = {
+        one["name"]: one.get("value") for one in server(model=model, runtime=runtime)["env"]
+    }
+    assert variables["XDG_CACHE_HOME"] == variables["DRAKKAR_CACHE"] == "/cache"
+    assert "XDG_CACHE_HOME" not in {one["name"] for one in server(runtime=runtime)["env"]}
+
+
 def test_images_are_mounted_and_secrets_are_not_read_by_the_operator() -> None:
     found = pod(model={"oci": {"image": "example.com/models/gpt:1", "path": "weights"}})["spec"]
     volume = next(one for one in found["volumes"] if one["name"] == "model")
@@ -163,7 +218,9 @@ def test_images_are_mounted_and_secrets_are_not_read_by_the_operator() -> None:
 
 
 def test_pods_and_routers_are_restricted_and_hold_no_token() -> None:
-    router = next(body for _, body in objects(service(), SETTINGS) if body["kind"] == "Deployment")
+    router = next(
+        body for _, body in objects(service(), SETTINGS, DIGEST) if body["kind"] == "Deployment"
+    )
     for spec in (pod()["spec"], router["spec"]["template"]["spec"]):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -196,6 +253,8 @@ def test_a_template_wins() -> None:
 
 
 def test_several_routers_have_a_budget() -> None:
-    kinds = [body["kind"] for _, body in objects(service(routing={"routers": 2}), SETTINGS)]
+    kinds = [body["kind"] for _, body in objects(service(routing={"routers": 2}), SETTINGS, DIGEST)]
     assert "PodDisruptionBudget" in kinds
-    assert "PodDisruptionBudget" not in [body["kind"] for _, body in objects(service(), SETTINGS)]
+    assert "PodDisruptionBudget" not in [
+        body["kind"] for _, body in objects(service(), SETTINGS, DIGEST)
+    ]

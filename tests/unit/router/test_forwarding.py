@@ -7,9 +7,10 @@ import socket
 import aiohttp
 import pytest
 
+from drakkar.routing import Endpoint, RouteTable, digest
 from drakkar_workers.serve.router import fleet
 from drakkar_workers.serve.router.pick import WAITING_LIMIT
-from support.fake_engine import FakeEngine, world
+from support.fake_engine import TOKEN, FakeEngine, world
 
 
 def events_of(text):
@@ -434,6 +435,31 @@ async def test_the_table_of_another_service_is_refused():
         assert len(engine.asked) == 1
 
 
+@pytest.mark.parametrize("token", ["", "another", digest(TOKEN)])
+async def test_only_the_operator_says_where_requests_go(token):
+    async with world() as here, FakeEngine() as engine, FakeEngine() as foreign:
+        await here.table(engine)
+        table = here.router.forwarder.fleet.table.model_copy(
+            update={
+                "version": 9,
+                "endpoints": [Endpoint(name="f", url=foreign.url, revision="1", ready=True)],
+            }
+        )
+        status, body = await here.exchange(table, token=token)
+        assert (status, body["error"]["code"]) == (401, "invalid_token")
+        await here.ask()
+        assert (len(engine.asked), len(foreign.asked)) == (1, 0)
+
+
+async def test_without_an_operator_nobody_does():
+    async with world(token_digest=None) as here:
+        for token in ("", TOKEN):
+            status, _ = await here.exchange(
+                RouteTable(service="a/b", uid="u", version=1), token=token
+            )
+            assert status == 401
+
+
 async def test_an_older_table_is_not_taken():
     async with world() as here, FakeEngine() as engine:
         await here.table(engine, version=7)
@@ -445,7 +471,11 @@ async def test_an_older_table_is_not_taken():
 async def test_a_table_of_nonsense_is_refused_by_its_field():
     async with (
         world() as here,
-        here.session.post(f"{here.control}/v1/exchange", data=b'{"uid": "u"}') as answer,
+        here.session.post(
+            f"{here.control}/v1/exchange",
+            data=b'{"uid": "u"}',
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        ) as answer,
     ):
         assert (answer.status, "service" in await answer.text()) == (400, True)
 

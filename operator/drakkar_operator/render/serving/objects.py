@@ -50,12 +50,14 @@ def service_url(service: ServiceView, settings: WorkerSettings) -> str:
     return f"http://{service.name}.{service.namespace}.svc.{settings.cluster_domain}/v1"
 
 
-def objects(service: ServiceView, settings: WorkerSettings) -> list[tuple[str, Object]]:
-    """(plural, object) of all that must exist for a service."""
+def objects(
+    service: ServiceView, settings: WorkerSettings, token_digest: str
+) -> list[tuple[str, Object]]:
+    """(plural, object) of all that must exist for a service; by the digest routers know us."""
     found = [
         ("services", _router_service(service)),
         ("services", _servers_service(service)),
-        ("deployments", _router(service, settings)),
+        ("deployments", _router(service, settings, token_digest)),
     ]
     if service.spec.routing.routers > 1:
         found.append(("poddisruptionbudgets", _router_budget(service)))
@@ -108,14 +110,18 @@ def _servers_service(service: ServiceView) -> Object:
     }
 
 
-def _router(service: ServiceView, settings: WorkerSettings) -> Object:
+def _router(service: ServiceView, settings: WorkerSettings, token_digest: str) -> Object:
     labels = _router_labels(service)
     drain = service.spec.rollout.drain_seconds
     container: Object = {
         "name": "router",
         "image": settings.image,
         "command": [settings.python, "-m", "drakkar_workers.serve.router"],
-        "args": ["--uid", service.uid, "--drain-timeout", str(drain)],
+        "args": [
+            *("--uid", service.uid),
+            *("--token-digest", token_digest),
+            *("--drain-timeout", str(drain)),
+        ],
         "ports": [
             {"name": "http", "containerPort": ROUTER_PORT},
             {"name": "control", "containerPort": ROUTER_CONTROL_PORT},

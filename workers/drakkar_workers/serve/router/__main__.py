@@ -6,6 +6,7 @@ In a cluster the operator says which replicas there are. Elsewhere they are name
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from drakkar.routing import ROUTER_CONTROL_PORT, ROUTER_PORT, Endpoint, Policy, RouteTable
 from drakkar_workers.errors import ConfigError
 from drakkar_workers.serve.router.serve import RouterSettings, run
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +37,8 @@ def parse(argv: Sequence[str] | None = None) -> RouterSettings:
     )
     add = parser.add_argument
     add("--uid", default="", help="of the InferenceService; its operator sends the replicas")
+    add("--token-digest", default="", help="SHA-256 of the token that the operator shows, in "
+        "hexadecimal; with --uid")  # fmt: skip
     add("--replica", action="append", default=[], help="URL of a replica, without an operator")
     add("--policy", choices=("scored", "round-robin", "least-requests"), default="scored",
         help="with --replica")  # fmt: skip
@@ -48,8 +53,11 @@ def parse(argv: Sequence[str] | None = None) -> RouterSettings:
     found = parser.parse_args(argv)
     if bool(found.uid) == bool(found.replica):
         parser.error("give either --uid or --replica")
+    if bool(found.uid) != bool(_DIGEST.fullmatch(found.token_digest)):
+        parser.error("--token-digest: write the 64 hexadecimal digits of a SHA-256 beside --uid")
     return RouterSettings(
         uid=found.uid or "fixed",
+        token_digest=found.token_digest or None,
         host=found.host,
         port=found.port,
         control_port=found.control_port,

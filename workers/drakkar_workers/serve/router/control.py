@@ -1,10 +1,12 @@
 """What the operator, the kubelet and Prometheus ask a router."""
 
+import hmac
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import ValidationError
 
-from drakkar.routing import EXCHANGE_PATH, MAX_WAIT_SECONDS, RouterStats, RouteTable
+from drakkar.routing import EXCHANGE_PATH, MAX_WAIT_SECONDS, RouterStats, RouteTable, digest
 from drakkar_workers.serve.router.app import ROUTER, Router, errors, health, live
 from drakkar_workers.serve.router.fleet import TableError
 from drakkar_workers.serve.router.metrics import RouterCollector
@@ -13,10 +15,14 @@ from drakkar_workers.serve.server.errors import ApiError
 TABLE_LIMIT_BYTES = 8 << 20
 
 
-def control_application(router: Router) -> web.Application:
-    """What only the cluster reaches."""
+TOKEN_DIGEST: web.AppKey[str] = web.AppKey("token_digest", str)
+
+
+def control_application(router: Router, token_digest: str | None) -> web.Application:
+    """What only the cluster reaches; who holds the token of this digest says where requests go."""
     app = web.Application(client_max_size=TABLE_LIMIT_BYTES, middlewares=[errors])
     app[ROUTER] = router
+    app[TOKEN_DIGEST] = token_digest or ""
     registry = CollectorRegistry()
     registry.register(RouterCollector(lambda: stats_of(router)))
 
@@ -37,6 +43,7 @@ def control_application(router: Router) -> web.Application:
 
 async def _exchange(request: web.Request) -> web.Response:
     router = request.app[ROUTER]
+    _refuse_strangers(request)
     after, wait = _number(request, "after", -1), _number(request, "wait", 0)
     try:
         table = RouteTable.model_validate_json(await request.read())
@@ -55,6 +62,12 @@ async def _exchange(request: web.Request) -> web.Response:
         text=stats_of(router).model_dump_json(by_alias=True, exclude_none=True),
         content_type="application/json",
     )
+
+
+def _refuse_strangers(request: web.Request) -> None:
+    said = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if not hmac.compare_digest(digest(said), request.app[TOKEN_DIGEST]):
+        raise ApiError("the operator's token is wrong or missing", status=401, code="invalid_token")
 
 
 def stats_of(router: Router) -> RouterStats:

@@ -35,6 +35,8 @@ class RouterSettings:
 
     uid: str
     """Of the InferenceService."""
+    token_digest: str | None = None
+    """Of the token that its operator shows; None: nobody sends a table."""
     host: str | None = None
     port: int = ROUTER_PORT
     control_port: int = ROUTER_CONTROL_PORT
@@ -80,7 +82,8 @@ async def routing(settings: RouterSettings) -> AsyncIterator[Running]:
         router = Router(forwarder, clients)
         host = settings.host
         port = await _listen(stack, application(router), host, settings.port)
-        control = await _listen(stack, control_application(router), host, settings.control_port)
+        control_app = control_application(router, settings.token_digest)
+        control = await _listen(stack, control_app, host, settings.control_port)
         stack.callback(asyncio.create_task(scrape.follow(fleet, session)).cancel)
         if settings.keys is not None and clients is not None:
             stack.callback(asyncio.create_task(follow_keys(settings.keys, clients)).cancel)
