@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	[ -x $(BIN)/uv ] || $(BIN)/pip install --quiet -c constraints.txt uv
 	echo "Installing the Python environment (PyTorch is 3 GB; a few minutes at the first time) ..."
 	# Pods see the environment read-only: what is not compiled now they would compile at each start.
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[operator,workers,serve,server,gpu,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[operator,workers,serve,server,gpu,dev,docs]'
 	touch $@
 
 data: setup ## Fetch the text that examples train on
@@ -62,10 +62,11 @@ e2e: setup data ## Tests of whole jobs on real kubelets
 bench: setup data ## Measure the operator, placement and recovery
 	@for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
 
-generate: setup ## Write the files that are made from code: CRDs, reference pages, dashboards
+generate: setup ## Write the files that are made from code: CRDs, reference pages, dashboards, the chart's README
 	@$(BIN)/python -m drakkar.crdgen
 	$(BIN)/python -m drakkar_dashboards
 	PYTHONPATH=tests $(BIN)/python -m support.metrics_page
+	PYTHONPATH=tests $(BIN)/python -m support.chart
 
 clean-cluster: ## Take the local cluster away, with all its processes and files
 	@if [ -x $(BIN)/drakkar ]; then $(BIN)/drakkar cluster down; fi

@@ -4,14 +4,16 @@ There is no image registry to pull from, but Go modules can be had, so Kubernete
 compiled: one Go module (`go/go.mod`) with one version of k8s.io/* for everything, which shares
 most of the work between the programs. On two cores the first build takes about six minutes. Each
 containerd is written against a k8s.io/* of its own and does not compile with another one, so it is
-a module by itself (`go_containerd/go.mod`), two minutes more. The results are kept under the cache
-folder by a hash of all their inputs.
+a module by itself (`go_containerd/go.mod`), two minutes more. Programs beside the cluster are a third
+(`go_tools/go.mod`), half a minute. The results are kept under the cache folder by a hash of all
+their inputs.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -79,7 +81,15 @@ CONTAINERD = Module(
     # Ways to store images and to send traces that no node here uses.
     tags=("no_aufs", "no_btrfs", "no_devmapper", "no_dynamic_plugins", "no_tracing", "no_zfs"),
 )
-MODULES = (KUBERNETES, CONTAINERD)
+TOOLS = Module(
+    Path(__file__).parent / "go_tools",
+    {
+        "helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs",
+        "kind": "sigs.k8s.io/kind",
+        "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform",
+    },
+)
+MODULES = (KUBERNETES, CONTAINERD, TOOLS)
 PACKAGES = {name: package for module in MODULES for name, package in module.packages.items()}
 CLUSTER_PROGRAMS = ("kube", "etcd", "coredns", "pause", *CONTAINERD.packages)
 
@@ -93,6 +103,11 @@ _KWOK_STAGES = (
     "kustomize/stage/pod/fast",
 )
 
+# The CRDs of the Prometheus operator, against which kubeconform judges the chart's monitors.
+_PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+_MONITORING = "example/prometheus-operator-crd/monitoring.coreos.com_{}.yaml"
+_MONITORING_KINDS = ("podmonitors", "prometheusrules", "servicemonitors")
+
 
 @dataclass(frozen=True, slots=True)
 class Programs:
@@ -101,9 +116,10 @@ class Programs:
     folder: Path
 
     def __getattr__(self, name: str) -> Path:
-        if name not in PACKAGES:
+        program = name.replace("_", "-")
+        if program not in PACKAGES:
             raise AttributeError(name)
-        return self.folder / name
+        return self.folder / program
 
     @property
     def kubectl(self) -> Path:
@@ -117,6 +133,11 @@ class Programs:
     @property
     def kwok_stages(self) -> Path:
         return self.folder / "kwok-stages.yaml"
+
+    @property
+    def monitoring_definitions(self) -> Path:
+        """CRDs of the Prometheus operator; they come with kubeconform."""
+        return self.kubeconform.resolve().with_name("monitoring-crds.yaml")
 
 
 def required_versions(go_mod: str) -> dict[str, str]:
@@ -272,6 +293,8 @@ def _build(go: Path, module: Module, folder: Path, names: list[str], step: Step)
         if "kwok" in names:
             sources = call("list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok")[-1]
             (Path(made) / "kwok-stages.yaml").write_text(kwok_stages(Path(sources)))
+        if "kubeconform" in names:
+            (Path(made) / "monitoring-crds.yaml").write_text(_monitoring(go, Path(made), env, step))
         if "kube" in names:
             for name in _KUBE_NAMES:
                 (Path(made) / name).symlink_to("kube")
@@ -289,6 +312,15 @@ def kwok_stages(module: Path) -> str:
         if file.name != "kustomization.yaml"
     ]
     return "\n---\n".join(file.read_text() for file in files)
+
+
+def _monitoring(go: Path, folder: Path, env: Mapping[str, str], step: Step) -> str:
+    """The Prometheus operator's CRDs as one YAML stream."""
+    lines = _go(go, ["mod", "download", "-json", _PROMETHEUS_OPERATOR], folder, env, step)
+    sources = Path(json.loads("".join(lines[lines.index("{") :]))["Dir"])
+    return "\n---\n".join(
+        (sources / _MONITORING.format(kind)).read_text() for kind in _MONITORING_KINDS
+    )
 
 
 def _go(

@@ -51,13 +51,31 @@ app.kubernetes.io/part-of: drakkar
 {{ include "drakkar.fullname" . }}-devices
 {{- end -}}
 
-{{- define "drakkar.devicesImage" -}}
-{{- with .Values.devices.image -}}
-{{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{/* repository with the digest, else the tag: dict "root" . "image" VALUES. */}}
+{{- define "drakkar.imageOf" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
 {{- else -}}
-{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end -}}
+{{- end -}}
+
+{{/* Replicas prefer different nodes unless values say otherwise:
+dict "affinity" VALUES "replicas" N "labels" LABELS. */}}
+{{- define "drakkar.affinityOf" -}}
+{{- if .affinity -}}
+affinity:
+  {{- toYaml .affinity | nindent 2 }}
+{{- else if gt (int .replicas) 1 -}}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels:
+              {{- .labels | nindent 14 }}
 {{- end -}}
 {{- end -}}
 
@@ -66,14 +84,6 @@ app.kubernetes.io/part-of: drakkar
 {{- default (include "drakkar.operator" .) .Values.serviceAccount.name -}}
 {{- else -}}
 {{- default "default" .Values.serviceAccount.name -}}
-{{- end -}}
-{{- end -}}
-
-{{- define "drakkar.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
-{{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 
@@ -114,7 +124,6 @@ app.kubernetes.io/part-of: drakkar
   verbs: [create, patch]
 {{- end -}}
 
-
 {{/* POST through the API server's proxy is the verb create. */}}
 {{- define "drakkar.planRules" -}}
 - apiGroups: [""]
@@ -128,4 +137,16 @@ app.kubernetes.io/part-of: drakkar
   resources: [services/proxy]
   resourceNames: ["{{ include "drakkar.operator" . }}:debug"]
   verbs: [get]
+{{- end -}}
+
+{{/* Who scrapes the release's own namespace, and the pod of `helm test`. */}}
+{{- define "drakkar.metricsPeers" -}}
+{{- if .Values.networkPolicy.from -}}
+{{- toYaml .Values.networkPolicy.from }}
+- podSelector:
+    matchLabels:
+      {{- include "drakkar.selectorLabelsOf" (dict "root" . "component" "test") | nindent 6 }}
+{{- else -}}
+- podSelector: {}
+{{- end -}}
 {{- end -}}

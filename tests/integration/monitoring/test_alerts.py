@@ -48,3 +48,4 @@ def test_every_alert_has_a_runbook(name: str) -> None:
     for part in ("## What it means", "## Look", "## Do"):
         assert part in page, part
     assert ALERTS[name]["labels"]["severity"] in ("warning", "critical")
+    assert ALERTS[name]["annotations"]["runbook_url"].endswith(f"/runbooks/{name}")

@@ -33,6 +33,21 @@ def test_last_stage_is_not_root_and_has_no_build_tools(path: Path) -> None:
     assert "COPY --from=build" in last
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_base_may_be_any_image_with_python3_and_both_stages_use_it(path: Path) -> None:
+    text = path.read_text()
+    assert re.findall(r"^FROM (.*)$", text, re.MULTILINE) == ["${BASE} AS build", "${BASE}"]
+    assert "RUN python3 -m venv /opt/drakkar/venv" in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_image_says_what_it_is_made_of(path: Path) -> None:
+    built, last = path.read_text().split("\nFROM ")[-2:]
+    assert "--output-file /opt/drakkar/sbom.cdx.json /opt/drakkar/venv/bin/python" in built
+    assert "LABEL dev.drakkar.sbom=/opt/drakkar/sbom.cdx.json" in last
+    assert "COPY --from=build /opt/drakkar /opt/drakkar" in last
+
+
 def test_worker_holds_the_data_where_recipes_look() -> None:
     text = (ROOT / "images/Dockerfile.worker").read_text()
     assert f"--dir {DATA_DIR}" in text

@@ -48,6 +48,19 @@ def test_the_rules_are_those_that_were_tested(render: Render) -> None:
     assert rule["metadata"]["labels"]["release"] == "prometheus"
 
 
+def test_runbooks_are_where_values_say(render: Render) -> None:
+    values = {"prometheusRule": {"enabled": True, "runbooks": "https://docs.example/runbooks"}}
+    (rule,) = of(render(values), "PrometheusRule")
+    urls = [
+        (each["alert"], each["annotations"]["runbook_url"])
+        for group in rule["spec"]["groups"]
+        for each in group["rules"]
+        if "alert" in each
+    ]
+    assert urls
+    assert all(url == f"https://docs.example/runbooks/{name}" for name, url in urls)
+
+
 def test_series_of_all_components_name_a_job_alike(render: Render) -> None:
     """The operator and the daemon name it themselves, agents get it from their pod."""
     objects = render({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}})

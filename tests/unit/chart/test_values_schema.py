@@ -21,6 +21,11 @@ BAD = {
     "namespace twice": ({"watchNamespaces": ["a", "a"]}, "watchNamespaces"),
     "image with space": ({"worker": {"image": "a b"}}, "image"),
     "empty python": ({"python": ""}, "python"),
+    "runbooks with a slash at the end": (
+        {"prometheusRule": {"runbooks": "https://docs.example/"}},
+        "runbooks",
+    ),
+    "peer that is none": ({"networkPolicy": {"users": [{"cidr": "10.0.0.0/8"}]}}, "users"),
     "interval without unit": ({"serviceMonitor": {"interval": "30"}}, "interval"),
 }
 
