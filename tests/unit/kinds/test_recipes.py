@@ -59,6 +59,28 @@ BAD = [
         4,
         "model.mlpHidden (18) must be a multiple of parallel.tensor (4)",
     ),
+    *[
+        ("pretrain", {"model": {"experts": experts}, "parallel": parallel}, 4, message)
+        for experts, parallel, message in [
+            ({"count": 4}, {}, f"{FIELD}model.experts.hidden: Field required"),
+            ({"count": 1, "hidden": 8}, {}, f"{FIELD}model.experts.count: "),
+            ({"count": 4, "hidden": 8, "active": 5}, {}, "active (5) exceeds count (4)"),
+            ({"count": 4, "hidden": 12}, {}, "hidden (12) must be a multiple of 8"),
+            ({"count": 4, "hidden": 8, "denseLayers": 4}, {}, "leaves none of the 4 layers to"),
+            ({"count": 6, "hidden": 8}, {"shard": 4, "expert": 4}, "experts.count (6) must be a"),
+            ({"count": 6, "hidden": 8}, {"tensor": 4}, "parallel.tensor (1 x 4 = 4)"),
+            ({"count": 8, "hidden": 8}, {"shard": 2, "expert": 4}, "use shard: 4, or 0 for all"),
+            ({"count": 8, "hidden": 8}, {"expert": 2}, "expert (2) must divide shard (1)"),
+            ({"count": 6, "hidden": 8}, {"shard": 0, "expert": 3}, "use a divisor of 4"),
+            (None, {"shard": 0, "expert": 2}, "the model has none; set model.experts"),
+        ]
+    ],
+    (
+        "sft",
+        {"model": MODEL, "data": DATA, "parallel": {"shard": 0, "expert": 2}},
+        2,
+        "parallel.expert (2): this recipe's models have no experts",
+    ),
     ("sft", {}, 1, f"{FIELD}model: Field required"),
     ("sft", {"model": {"path": "here"}, "data": DATA}, 1, f"{FIELD}model.path: "),
     ("sft", {"model": MODEL, "data": {"path": "x.jsonl"}}, 1, f"{FIELD}data.path: "),

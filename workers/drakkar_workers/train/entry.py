@@ -162,10 +162,11 @@ def _set_up(given: Settings, task: Task, world: World, reporter: Reporter) -> Tr
         started=started,
     )
     if world.is_first:
-        count = flops.parameter_count(task.shape)
+        count, active = flops.parameter_count(task.shape), flops.active_parameter_count(task.shape)
+        used = f" ({active / 1e6:.2f}M active)" if active != count else ""
         precision = "bf16 autocast" if trainer.bf16 else "fp32"
         reporter.say(
-            f"model: {count / 1e6:.2f}M parameters, {precision}, {world.size} rank(s) on "
+            f"model: {count / 1e6:.2f}M parameters{used}, {precision}, {world.size} rank(s) on "
             f"{world.device.type} ({trainer.layout.about()}), {torch.get_num_threads()} thread(s) each"
         )
         reporter.say(task.about())

@@ -4,16 +4,22 @@ import math
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from drakkar.v1alpha1.recipes import TrainingConfig
 
 
 def build(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW over all parameters; matrices decay, gains of norms don't."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    alike: dict[tuple[bool, object], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # One kernel updates a group, which must lie on one mesh.
+            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+            alike.setdefault((parameter.dim() >= 2, mesh), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": config.weight_decay if matrices else 0.0}
+        for (matrices, _), parameters in alike.items()
     ]
     return torch.optim.AdamW(
         groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True

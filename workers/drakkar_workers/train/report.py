@@ -25,6 +25,7 @@ class Reporter:
         self._last_line = 0.0
         self._phase: channel.PhaseName = "starting"
         self._told = 0.0
+        self._measures: dict[str, float] = {}
 
     def say(self, text: str) -> None:
         """A line that this rank alone has to tell."""
@@ -74,7 +75,9 @@ class Reporter:
         )
         if self.rank:
             return
-        self.record(step=step, loss=loss, tokens_per_second=round(tokens_per_second, 1))
+        rate = round(tokens_per_second, 1)
+        self.record(step=step, loss=loss, tokens_per_second=rate, **self._measures)
+        self._measures = {}
         now = time.monotonic()
         if now - self._last_line >= LINE_SECONDS or step == self._total:
             self._last_line = now
@@ -82,6 +85,10 @@ class Reporter:
             self.say(
                 f"step {step}/{self._total}  loss {loss:.3f}  {thousands(tokens_per_second)} tok/s{use}"
             )
+
+    def measure(self, **values: float) -> None:
+        """What else is to be recorded of the step that is being made."""
+        self._measures |= {name: round(value, 4) for name, value in values.items()}
 
     def resume(self, step: int, source: Literal["memory", "storage", "start"], text: str) -> None:
         """What the training goes on from."""

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from drakkar_workers.errors import ConfigError, TrainingError
@@ -35,6 +34,8 @@ from drakkar_workers.train.checkpoint.state import (
 from drakkar_workers.train.control import Requests
 from drakkar_workers.train.guard import Guard, Verdict
 from drakkar_workers.train.models.decoder import Shape
+from drakkar_workers.train.models.experts import balance, mixtures, take_load
+from drakkar_workers.train.parallel.clip import clip_gradients
 from drakkar_workers.train.parallel.mesh import lay_out
 from drakkar_workers.train.parallel.parallelize import parallelize
 from drakkar_workers.train.recipes.task import Batch, Share, Task
@@ -96,6 +97,7 @@ class Trainer:
         self._share = Share(self.layout.data_rank, self.layout.data, world.device)
         self.bf16 = self._agree_on_bf16()
         self.model = task.build().to(world.device)
+        self._mixtures = mixtures(self.model)
         self._parallel = parallelize(
             self.model, self.layout, self._recipe.parallel, world.device, bf16=self.bf16
         )
@@ -295,20 +297,27 @@ class Trainer:
             loss_sum += loss.detach()
         self._marks.enter("all-reduce")
         total, save, leave = world.sum((loss_sum.item(), *requests.take()))
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        if isinstance(norm, DTensor):
-            norm = norm.full_tensor()
+        norm = clip_gradients(self.model, recipe.clip_norm)
         # Ranks of a tensor-parallel group all have the same loss.
         mean = total / self.layout.tensor / weight
         verdict = self._guard.judge(mean, float(norm))
+        load = self._world.sum_tensor(take_load(self._mixtures)) if self._mixtures else None
         if verdict is not None and not self._accept(verdict, index):
             self._optimizer.zero_grad(set_to_none=not self._replicated)
             return Agreed(loss=mean, save=False, leave=leave > 0, taken=False)
         self._marks.enter("optimizer")
+        self._balance(load)
         optimizer.set_learning_rate(self._optimizer, optimizer.learning_rate(self.step, recipe))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=not self._replicated)
         return Agreed(loss=mean, save=save > 0, leave=leave > 0)
+
+    def _balance(self, load: Tensor | None) -> None:
+        """Spread the tokens of the next steps over all experts; ``load`` of all ranks in this one."""
+        if load is None:
+            return
+        excess = balance(self._mixtures, load, self._task.balance_rate)
+        self._reporter.measure(expert_excess=excess)
 
     def _replay(self, batch: Batch) -> None:
         """Where that is due, see that this rank computes the same twice. Raises TrainingError."""

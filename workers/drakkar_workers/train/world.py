@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from drakkar_workers.train.settings import Rank
 
@@ -41,6 +42,12 @@ class World:
             dist.all_reduce(word)
         result: list[float] = word.tolist()
         return result
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """The sum of all ranks' tensors, in the same memory."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
 
     def from_first(self, value: T) -> T:
         """Rank 0's value, on every rank; what the others pass is ignored."""

@@ -5,6 +5,7 @@ One file per recipe; ``registry`` knows them by name.
 
 from drakkar.v1alpha1.recipes.data import DataConfig
 from drakkar.v1alpha1.recipes.dpo import DpoConfig
+from drakkar.v1alpha1.recipes.experts import ExpertsConfig
 from drakkar.v1alpha1.recipes.finetune import (
     AdapterConfig,
     ConversationsConfig,
@@ -25,6 +26,7 @@ __all__ = [
     "ConversationsConfig",
     "DataConfig",
     "DpoConfig",
+    "ExpertsConfig",
     "LoraConfig",
     "ModelConfig",
     "ParallelConfig",

@@ -30,6 +30,13 @@ class ParallelConfig(Settings):
         le=1024,
         description="Ranks that share each sequence (Ulysses: they exchange heads for positions).",
     )
+    expert: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="Ranks of a shard that share the experts of each layer and send each other tokens; "
+        "the ranks of a tensor group always do.",
+    )
     recompute: Literal["none", "selective", "full"] = Field(
         default="none",
         description="What a layer computes again in the backward pass instead of keeping it: "
@@ -43,6 +50,11 @@ class ParallelConfig(Settings):
             raise ValueError(
                 f"tensor ({self.tensor}) must be a power of two: the vocabulary is padded to a "
                 "multiple of 64"
+            )
+        if self.shard and self.shard % self.expert:
+            raise ValueError(
+                f"expert ({self.expert}) must divide shard ({self.shard}), whose ranks it takes; use "
+                f"shard: {-(-self.shard // self.expert) * self.expert}, or 0 for all"
             )
         return self
 
@@ -60,6 +72,11 @@ class ParallelConfig(Settings):
             raise ValueError(
                 f"parallel: shard ({self.shard}) does not divide the {_ranks(data)} that are left of "
                 f"{world_size} after tensor x context ({shared}); use a divisor of {data}, or 0 for all"
+            )
+        if data % self.expert:
+            raise ValueError(
+                f"parallel: expert ({self.expert}) does not divide the {_ranks(data)} with data of "
+                f"their own; use a divisor of {data}"
             )
         return data
 

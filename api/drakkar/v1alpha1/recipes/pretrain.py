@@ -1,6 +1,6 @@
 """``pretrain``: next-token training from random weights."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from drakkar.v1alpha1.recipes.training import TrainingConfig
 
 class PretrainConfig(TrainingConfig):
     """Next-token training of a decoder on text."""
+
+    has_experts: ClassVar[bool] = True
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

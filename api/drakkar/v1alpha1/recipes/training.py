@@ -1,6 +1,6 @@
 """What all recipes that train have in common: steps, batches, optimizer, evaluation."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from drakkar.v1alpha1.recipes.settings import Settings
 
 class TrainingConfig(Settings):
     """Settings of the loop."""
+
+    has_experts: ClassVar[bool] = False
+    """Whether the recipe's model can have them."""
 
     steps: int = Field(default=200, ge=1, le=100_000_000)
     sequence_length: int = Field(default=128, ge=8, le=1_048_576, description="Tokens.")
@@ -53,9 +56,14 @@ class TrainingConfig(Settings):
                 f"parallel.context ({self.parallel.tensor} x {self.parallel.context} = {shared})"
             )
         spread = self.parallel
-        if self.guard.replay_every and (spread.shard, spread.tensor, spread.context) != (1, 1, 1):
+        degrees = (spread.shard, spread.tensor, spread.context, spread.expert)
+        if self.guard.replay_every and set(degrees) != {1}:
             raise ValueError(
                 "guard.replayEvery compares what one rank computes alone: remove it, or parallel"
+            )
+        if spread.expert > 1 and not self.has_experts:
+            raise ValueError(
+                f"parallel.expert ({spread.expert}): this recipe's models have no experts; use shard"
             )
         return self
 

@@ -1,4 +1,5 @@
-"""The files by which others know a Llama: Hugging Face's names and configuration."""
+"""The files by which others know a Llama, or a GLM-4.5 if there are experts: Hugging Face's names
+and configuration."""
 
 import json
 import shutil
@@ -23,15 +24,16 @@ def export(
     tokenizer's own ids, without the padding of the embedding.
     """
     weights = {
-        name.removeprefix("model."): tensor.contiguous()
+        place: part.contiguous()
         for name, tensor in tensors.items()
         if name.startswith("model.")
+        for place, part in _one_by_one(name.removeprefix("model."), tensor)
     }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     # safetensors makes it 0600, but whoever serves the model may be another user.
     (folder / WEIGHTS).chmod(0o644)
     sync(folder / WEIGHTS)
-    _write_json(folder / "config.json", llama_config(shape, vocab_size))
+    _write_json(folder / "config.json", model_config(shape, vocab_size))
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
     sync(folder / "tokenizer.json")
     _write_json(
@@ -45,11 +47,11 @@ def export(
     )
 
 
-def llama_config(shape: Shape, vocab_size: int) -> dict[str, Any]:
-    """The config.json of transformers' LlamaForCausalLM."""
+def model_config(shape: Shape, vocab_size: int) -> dict[str, Any]:
+    """The config.json of transformers' LlamaForCausalLM, or Glm4MoeForCausalLM."""
+    kind = _mixture_config(shape) if shape.experts else _LLAMA
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        **kind,
         "vocab_size": shape.vocab,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.mlp_hidden,
@@ -68,6 +70,35 @@ def llama_config(shape: Shape, vocab_size: int) -> dict[str, Any]:
         "eos_token_id": vocab_size - 1,
         "torch_dtype": "float32",
     }
+
+
+_LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+
+
+def _mixture_config(shape: Shape) -> dict[str, Any]:
+    return {
+        "architectures": ["Glm4MoeForCausalLM"],
+        "model_type": "glm4_moe",
+        "n_routed_experts": shape.experts,
+        "num_experts_per_tok": shape.active_experts,
+        "moe_intermediate_size": shape.expert_hidden,
+        "n_shared_experts": shape.shared_hidden // shape.expert_hidden,
+        "first_k_dense_replace": shape.dense_layers,
+        "n_group": 1,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 1.0,
+        "partial_rotary_factor": 1.0,
+        "use_qk_norm": shape.qk_norm,
+    }
+
+
+def _one_by_one(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Hugging Face's files have each expert by itself."""
+    place, experts, matrix = name.rpartition(".experts.")
+    if not experts:
+        return [(name, tensor)]
+    return [(f"{place}.experts.{i}.{matrix}.weight", part) for i, part in enumerate(tensor)]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

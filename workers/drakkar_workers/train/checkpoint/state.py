@@ -14,7 +14,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights and AdamW's moments by name: ``model.NAME``, ``optimizer.NAME.exp_avg``, ...
+    """Weights, lasting buffers and AdamW's moments by name: ``model.NAME``,
+    ``optimizer.NAME.exp_avg``, ...
 
     Tied weights come once, frozen ones not at all. The moments must exist (``prepare_optimizer``).
     Loading in place into these tensors restores both.
@@ -26,6 +27,10 @@ def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
         tensors[f"model.{name}"] = parameter.detach()
         for moment in MOMENTS:
             tensors[f"optimizer.{name}.{moment}"] = optimizer.state[parameter][moment]
+    for path, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix=path, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                tensors[f"model.{name}"] = buffer
     return tensors
 
 

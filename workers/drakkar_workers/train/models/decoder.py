@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F  # noqa: N812 (the name all of torch's users give it)
 
 from drakkar.v1alpha1.recipes import ModelConfig
+from drakkar_workers.train.models.experts import Experts, MixtureOfExperts, Router
 from drakkar_workers.train.models.recompute import recomputed
 from drakkar_workers.train.parallel.exchange import Exchange
 
@@ -44,6 +45,14 @@ class Shape:
     qk_norm: bool = False
     rope: dict[str, Any] | None = None
     """Scaled positions, in transformers' words; None: ``rope_theta`` says all."""
+    experts: int = 0
+    """Per layer; 0: each layer has one MLP."""
+    active_experts: int = 0
+    expert_hidden: int = 0
+    shared_hidden: int = 0
+    """Width of the MLP that every token uses beside its experts; 0: none."""
+    dense_layers: int = 0
+    """First layers that have one MLP all the same."""
 
     @property
     def head_width(self) -> int:
@@ -62,6 +71,7 @@ class Shape:
     @classmethod
     def of(cls, config: ModelConfig, *, vocab_size: int, max_length: int) -> "Shape":
         """The sizes that a recipe's model settings and a tokenizer's vocabulary give."""
+        many = config.experts
         return cls(
             vocab=_up(vocab_size, VOCAB_MULTIPLE),
             layers=config.layers,
@@ -72,6 +82,11 @@ class Shape:
             max_length=max_length,
             rope_theta=config.rope_theta,
             tie_embeddings=config.tie_embeddings,
+            experts=many.count if many else 0,
+            active_experts=many.active if many else 0,
+            expert_hidden=many.hidden if many else 0,
+            shared_hidden=many.shared * many.hidden if many else 0,
+            dense_layers=many.dense_layers if many else 0,
         )
 
 
@@ -117,11 +132,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU (Shazeer, arXiv 2002.05202)."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, hidden: int, width: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden, shape.mlp_hidden, bias=False)
-        self.up_proj = nn.Linear(shape.hidden, shape.mlp_hidden, bias=False)
-        self.down_proj = nn.Linear(shape.mlp_hidden, shape.hidden, bias=False)
+        self.gate_proj = nn.Linear(hidden, width, bias=False)
+        self.up_proj = nn.Linear(hidden, width, bias=False)
+        self.down_proj = nn.Linear(width, hidden, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Shape (B, T, D)."""
@@ -130,14 +145,15 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each on a normalised copy of the residual stream."""
+    """Attention and MLP or experts, each on a normalised copy of the residual stream."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, index: int) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.norm_epsilon)
         self.self_attn = Attention(shape)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.norm_epsilon)
-        self.mlp = MLP(shape)
+        mixed = shape.experts and index >= shape.dense_layers
+        self.mlp = _mixture(shape) if mixed else MLP(shape.hidden, shape.mlp_hidden)
         self.recompute: Literal["none", "selective", "full"] = "none"
 
     def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
@@ -158,7 +174,7 @@ class Backbone(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab, shape.hidden)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(Layer(shape, index) for index in range(shape.layers))
         self.norm = nn.RMSNorm(shape.hidden, eps=shape.norm_epsilon)
 
 
@@ -172,7 +188,7 @@ class Decoder(nn.Module):
         self.lm_head = nn.Linear(shape.hidden, shape.vocab, bias=False)
         self.apply(_initialise)
         for name, parameter in self.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
+            if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
                 # GPT-2: the residual stream sums 2 x layers of these.
                 nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * shape.layers))
         if shape.tie_embeddings:
@@ -240,9 +256,17 @@ def rotate(x_BHTE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
     return (x_BHTE * cos_TE + turned * sin_TE).to(x_BHTE.dtype)
 
 
+def _mixture(shape: Shape) -> MixtureOfExperts:
+    layer = MixtureOfExperts(shape.hidden, shape.experts, shape.active_experts, shape.expert_hidden)
+    if shape.shared_hidden:
+        layer.shared_experts = MLP(shape.hidden, shape.shared_hidden)
+    return layer
+
+
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=INIT_STD)
+    if isinstance(module, nn.Linear | nn.Embedding | Router | Experts):
+        for parameter in module.parameters(recurse=False):
+            nn.init.normal_(parameter, std=INIT_STD)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -16,6 +16,7 @@ _ATEN = torch.ops.aten
 _KEPT = {
     _ATEN.mm.default,
     _ATEN.addmm.default,
+    _ATEN._grouped_mm.default,
     _ATEN._scaled_dot_product_flash_attention.default,
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
     _ATEN._scaled_dot_product_efficient_attention.default,

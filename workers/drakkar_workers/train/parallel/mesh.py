@@ -1,4 +1,8 @@
-"""The ranks as a mesh: replicas x shard x context x tensor, the last of them next to each other."""
+"""The ranks as a mesh: replicas x shard x context x expert x tensor, the last of them next to each
+other.
+
+Experts take ranks of a shard: ``Layout.shard`` counts both.
+"""
 
 import contextlib
 from dataclasses import dataclass
@@ -9,9 +13,13 @@ from torch.distributed.tensor.parallel import loss_parallel
 from drakkar.v1alpha1.recipes import ParallelConfig
 from drakkar_workers.train.world import World
 
-REPLICATE, SHARD, CONTEXT, TENSOR = "replicate", "shard", "context", "tensor"
+REPLICATE, SHARD, CONTEXT, EXPERT, TENSOR = "replicate", "shard", "context", "expert", "tensor"
 STATE = "state"
-"""shard x context: ranks of one sequence share their state like those of a shard."""
+"""shard x context x expert: ranks of one sequence share their state like those of a shard."""
+OUTER = "outer"
+"""shard x context: ranks that share the state of the same experts."""
+EXPERTS = "experts"
+"""expert x tensor: ranks that share the experts of each layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,7 @@ class Layout:
     replicate: int
     shard: int
     context: int
+    expert: int
     tensor: int
     rank: int
     mesh: DeviceMesh | None
@@ -34,7 +43,9 @@ class Layout:
     @property
     def data_rank(self) -> int:
         """Which of them this rank is, or belongs to."""
-        return self.rank // (self.context * self.tensor)
+        inner = self.expert * self.tensor
+        outer = self.rank // (self.context * inner)
+        return outer * self.expert + self.rank % inner // self.tensor
 
     @property
     def reduced(self) -> int:
@@ -55,8 +66,8 @@ class Layout:
 
     def about(self) -> str:
         """The degrees above one, for people."""
-        names = (REPLICATE, SHARD, CONTEXT, TENSOR)
-        degrees = (self.replicate, self.shard, self.context, self.tensor)
+        names = (REPLICATE, SHARD, CONTEXT, EXPERT, TENSOR)
+        degrees = (self.replicate, self.shard, self.context, self.expert, self.tensor)
         return (
             " x ".join(f"{n} {d}" for n, d in zip(names, degrees, strict=True) if d > 1) or "alone"
         )
@@ -66,10 +77,18 @@ def lay_out(config: ParallelConfig, world: World) -> Layout:
     """The mesh of a world for which ``config`` was checked; every rank calls it."""
     data = config.data_ranks(world.size)
     shard = config.shard or data
-    sizes = (data // shard, shard, config.context, config.tensor)
+    sizes = (data // shard, shard // config.expert, config.context, config.expert, config.tensor)
     mesh = None
     if shard > 1 or config.context > 1 or config.tensor > 1:
         mesh = init_device_mesh(
-            world.device.type, sizes, mesh_dim_names=(REPLICATE, SHARD, CONTEXT, TENSOR)
+            world.device.type, sizes, mesh_dim_names=(REPLICATE, SHARD, CONTEXT, EXPERT, TENSOR)
         )
-    return Layout(*sizes, rank=world.rank, mesh=mesh)
+    return Layout(
+        replicate=data // shard,
+        shard=shard,
+        context=config.context,
+        expert=config.expert,
+        tensor=config.tensor,
+        rank=world.rank,
+        mesh=mesh,
+    )

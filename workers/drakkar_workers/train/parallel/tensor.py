@@ -4,8 +4,9 @@ Megatron's scheme (arXiv 1909.08053, 2205.05198): columns, then rows of each pai
 activations split by position between them.
 """
 
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -16,6 +17,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from drakkar_workers.train.models.decoder import Decoder, Shape
+from drakkar_workers.train.models.experts import MixtureOfExperts
 
 BY_POSITION = Shard(1)
 BY_HEAD = 2
@@ -37,10 +39,27 @@ def split_tensors(model: Decoder, mesh: DeviceMesh) -> None:
         },
     )
     for layer in model.blocks:
-        parallelize_module(layer, mesh, _layer_plan(model.shape))
+        plan = _layer_plan(model.shape)
+        if isinstance(layer.mlp, MixtureOfExperts):
+            # Each rank routes its own positions; experts are shared by the ranks that have them.
+            plan = {k: v for k, v in plan.items() if not k.startswith("mlp")} | _MIXTURE_PLAN
+            gate = layer.mlp.gate
+            gate.weight = nn.Parameter(distribute_tensor(gate.weight, mesh, [Replicate()]))
+        parallelize_module(layer, mesh, plan)
     if model.shape.tie_embeddings:
         # Each got a parameter of its own, with the same part of the vocabulary.
         model.lm_head.weight = model.model.embed_tokens.weight
+
+
+_MIXTURE_PLAN: dict[str, ParallelStyle] = {
+    "post_attention_layernorm": SequenceParallel(use_local_output=True),
+    "mlp.shared_experts": PrepareModuleInput(
+        input_layouts=(BY_POSITION,), desired_input_layouts=(Replicate(),)
+    ),
+    "mlp.shared_experts.gate_proj": ColwiseParallel(),
+    "mlp.shared_experts.up_proj": ColwiseParallel(),
+    "mlp.shared_experts.down_proj": RowwiseParallel(output_layouts=BY_POSITION),
+}
 
 
 def _layer_plan(shape: Shape) -> dict[str, ParallelStyle]:

@@ -30,6 +30,8 @@ class Pretrain(Task):
         self.digest = corpus.digest
         self.tokens_per_step = config.batch_size * config.sequence_length
         self.baseline = corpus.unigram_loss
+        if config.model.experts is not None:
+            self.balance_rate = config.model.experts.balance_rate
 
     def build(self) -> nn.Module:
         """Random weights, by the seed that was set."""

@@ -39,6 +39,8 @@ class Task(ABC):
     tokens_per_step: int
     baseline: float | None = None
     """Held-out loss of a model that only counts tokens, where that says something."""
+    balance_rate: float = 0.0
+    """Of experts, where the model has any."""
 
     @abstractmethod
     def build(self) -> nn.Module:
