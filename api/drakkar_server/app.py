@@ -23,7 +23,7 @@ from drakkar_server.cluster import router as cluster
 from drakkar_server.cluster.state import Live
 from drakkar_server.context import Context
 from drakkar_server.history.history import History
-from drakkar_server.jobs import actions, logs, past
+from drakkar_server.jobs import actions, logs, past, streams
 from drakkar_server.jobs import router as jobs
 from drakkar_server.metrics import Metrics
 from drakkar_server.protection import Protection
@@ -52,19 +52,25 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
         nobody = replace(found, cert_file=None, key_file=None, authorization=None)
         users = Rest(nobody, observe=metrics.observe_request, agent=AGENT, connections=512)
         history = History(settings, rest, metrics)
+        live = Live(
+            rest,
+            metrics,
+            watch_seconds=settings.watch_seconds,
+            on_job=history.recorder.take_job,
+        )
         context = Context(
             settings=settings,
             metrics=metrics,
             rest=rest,
             users=users,
-            live=Live(
-                rest,
-                metrics,
-                watch_seconds=settings.watch_seconds,
-                on_job=history.recorder.take_job,
-            ),
+            live=live,
             history=history,
-            reviews=Reviews(rest, seconds=settings.rights_seconds),
+            reviews=Reviews(
+                rest,
+                seconds=settings.rights_seconds,
+                late_seconds=settings.rights_late_seconds,
+                away=lambda: live.pulse.away_since is not None,
+            ),
             sessions=Sessions.from_file(settings.session_key_file),
             requests=RateLimit(
                 settings.requests_per_second, settings.requests_per_second * BURST_SECONDS
@@ -102,7 +108,7 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
     app.add_middleware(Protection, metrics=metrics, hsts=not settings.insecure_cookies)
     for kind in (problems.ProblemError, ApiError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
-    routers = (health, auth, actions, logs, past, jobs, cluster, usage, services)
+    routers = (health, auth, actions, logs, past, streams, jobs, cluster, usage, services)
     pages = (session, web_cluster, web_jobs)
     for router in [module.router for module in (*routers, *pages)]:
         app.include_router(router)

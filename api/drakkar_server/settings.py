@@ -20,6 +20,8 @@ _HELP: Final = {
     "log_level": "debug, info, warning or error",
     "watch_seconds": "a watch is renewed about this often",
     "rights_seconds": "answers of the API server about who may do what count this long",
+    "rights_late_seconds": "while the API server is away its last answers count this much longer, "
+    "for reading",
     "requests_per_second": "requests of one user that are answered per second, in the long run",
     "streams_per_user": "streams (logs, changes) that one user may have open",
     "points_days": "points of metrics of ended jobs are thinned out after so many days",
@@ -41,6 +43,7 @@ class Settings:
     log_level: str = "info"
     watch_seconds: float = 120.0
     rights_seconds: float = 10.0
+    rights_late_seconds: float = 900.0
     requests_per_second: float = 50.0
     streams_per_user: int = 100
     points_days: float = 14.0

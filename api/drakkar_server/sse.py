@@ -1,11 +1,15 @@
 """Server-sent events."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
+import structlog
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
 
+from drakkar.kube.rest import ApiError
 from drakkar_server.auth.caller import Caller
 from drakkar_server.context import Context
 from drakkar_server.problems import ProblemError
@@ -13,6 +17,37 @@ from drakkar_server.problems import ProblemError
 PING_SECONDS = 15.0
 """A stream is never silent for longer, so that proxies keep it and dead clients are noticed."""
 PING = b": still here\n\n"
+
+
+STALL_SECONDS = 60.0
+"""A client that takes nothing for so long is let go: it may come back, and holds nothing until then."""
+log = structlog.get_logger(__name__)
+
+
+class EventStream(StreamingResponse):
+    """An answer that goes on. What a client does not take waits in its own connection, some 64 KiB;
+    meanwhile nothing more is made for it."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
+        super().__init__(events, headers=headers)
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        async def patient(message: Message) -> None:
+            async with asyncio.timeout(STALL_SECONDS):
+                await send(message)
+
+        try:
+            await super().stream_response(patient)
+        except TimeoutError:
+            log.info("a stream's client takes nothing", seconds=STALL_SECONDS)
+            # Ends the connection: the client sees that it is cut off rather than complete.
+            raise OSError("the client takes nothing") from None
+        finally:
+            # At once rather than when it is collected: its place among the user's streams is free.
+            await self._events.aclose()
 
 
 def event(kind: str, data: Any) -> bytes:
@@ -30,13 +65,16 @@ def stream(context: Context, caller: Caller, events: AsyncIterator[bytes]) -> St
             headers={"Retry-After": "5"},
         )
 
-    async def counted() -> AsyncIterator[bytes]:
+    async def counted() -> AsyncGenerator[bytes, None]:
         with context.streams.one(caller.user.name), context.metrics.streams.track_inprogress():
-            async for part in events:
-                yield part
+            try:
+                async for part in events:
+                    yield part
+            except ApiError as error:
+                # Rights can't be asked for: the browser comes back and is told.
+                log.info("a stream ends", error=str(error))
 
-    return StreamingResponse(
+    return EventStream(
         counted(),
-        media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

@@ -14,7 +14,8 @@ from support.platform import Platform
 @pytest.fixture(scope="session")
 def platform(cluster: Cluster) -> Platform:
     """Drakkar as a user installs it: helm, the chart, one operator Deployment."""
-    install(cluster.kubeconfig)
+    # Its pages have a test of their own: the nodes are small.
+    install(cluster.kubeconfig, server=False)
     found = Platform(cluster)
     found.wait_ready()
     return found

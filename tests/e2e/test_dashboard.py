@@ -1,6 +1,9 @@
 """The pages in a real browser before a real cluster, by users with real rights."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from drakkar.constants import API_VERSION
 from drakkar.local import Cluster
+from drakkar.local.install import install
 from support.browser import chromium
 from support.dashboard import dashboard, token
 from support.lab import Lab, pretrain
@@ -87,6 +91,36 @@ def test_submit_watch_hurt_and_understand(lab: Lab, url: str, browser: Browser) 
     expect(page.locator("#notice")).to_contain_text("is deleted")
     lab.until(lambda: not lab.pods("gpt"), 120, "the pods are gone")
     assert problems == []
+
+
+@pytest.fixture
+def installed(cluster: Cluster, lab: Lab) -> Iterator[None]:
+    """The server by the chart, beside the operator that is there."""
+    install(cluster.kubeconfig, server=True)
+    yield
+    install(cluster.kubeconfig, server=False)
+
+
+def test_one_command_after_the_installation_opens_the_pages(
+    cluster: Cluster, installed: None, browser: Browser
+) -> None:
+    drakkar = Path(sys.executable).with_name("drakkar")
+    environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
+    link = subprocess.run(
+        [drakkar, "dashboard"], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(link)
+    page.click("form.stack button")
+    page.wait_for_function("location.pathname === '/'")
+    # The token is not in the address, where it would be seen and kept.
+    assert "#" not in page.url
+    expect(page.locator("header .user")).to_have_text(
+        "system:serviceaccount:drakkar-system:dashboard"
+    )
+    page.goto(page.url + "nodes")
+    expect(page.locator("main")).to_contain_text("node-1")
 
 
 def test_another_namespaces_job_is_nobodys_business(lab: Lab, url: str) -> None:

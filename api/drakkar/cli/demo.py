@@ -107,6 +107,7 @@ def _tell(job: TrainingJob) -> None:
         console.print(escape(reached.sample), highlight=False)
     console.print("\n[bold]Look around[/]")
     for words in (
+        "drakkar dashboard        # a link to the pages in the browser",
         f"drakkar describe {JOB} -n {NAMESPACE}",
         f"drakkar logs {JOB} -n {NAMESPACE} --rank 0",
         f"kubectl describe tj {JOB} -n {NAMESPACE}",

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from drakkar.cli import (
     cluster,
+    dashboard,
     debug,
     demo,
     follow,
@@ -246,6 +247,7 @@ app.command()(live.events)
 app.command()(live.top)
 app.command()(live.queue)
 app.command()(install.install)
+app.command()(dashboard.dashboard)
 app.add_typer(topology.app, name="topology")
 app.add_typer(node.app, name="node")
 app.command()(demo.demo)

@@ -80,6 +80,26 @@ class Client:
             body=dict(manifest),
         )
 
+    def read(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object:
+        """An object of any kind; NotFoundError if there is none."""
+        path, target = self._locate({"apiVersion": api_version, "kind": kind}, namespace)
+        return self._transport.request("GET", path + path_of(name), target=f"{target}{name}")
+
+    def token(self, account: str, namespace: str, *, seconds: int) -> str:
+        """A token of a service account that lasts so long, where the cluster allows as much."""
+        path = path_of("api", "v1", "namespaces", namespace, "serviceaccounts", account, "token")
+        found = self._transport.request(
+            "POST",
+            path,
+            target=f"token of ServiceAccount {namespace}/{account}",
+            body={
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenRequest",
+                "spec": {"expirationSeconds": seconds},
+            },
+        )
+        return str(found["status"]["token"])
+
     def _locate(self, manifest: Mapping[str, Any], namespace: str | None) -> tuple[str, str]:
         """(path of the collection, start of its objects' names in messages)."""
         api_version, kind = str(manifest["apiVersion"]), str(manifest["kind"])

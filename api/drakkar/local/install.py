@@ -23,18 +23,26 @@ NAMESPACE = "drakkar-system"
 DEVICES_NAMESPACE = "drakkar-devices"
 """Of the daemons that see folders of the nodes, which NAMESPACE does not allow."""
 RELEASE = "drakkar"
+VISITOR = "dashboard"
+"""Service account in NAMESPACE with which the pages are looked at, on the local cluster."""
 CODE_ANNOTATION = "drakkar.dev/code"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 def install(
-    kubeconfig: Path, *, values: Sequence[Path] = (), progress: Progress | None = None
+    kubeconfig: Path,
+    *,
+    values: Sequence[Path] = (),
+    server: bool | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Install or upgrade Drakkar in the cluster of a kubeconfig; returns when it is ready.
 
     The chart's values for the local cluster are used where it has the runtime class that mounts
     this environment; elsewhere the chart's defaults, which name images. ``values`` are further
-    files of values. Raises ClusterError with what Helm or the API server said.
+    files of values. ``server`` says whether the API server with the pages comes along; by default
+    it does on the local cluster, and elsewhere the values say. Raises ClusterError with what Helm
+    or the API server said.
     """
     progress = progress or Silent()
     root = checkout()
@@ -51,6 +59,8 @@ def install(
         local = api.find("/apis/node.k8s.io/v1/runtimeclasses/drakkar-local") is not None
         if local:
             _ensure_namespace(api, DEVICES_NAMESPACE, "privileged")
+            if server is not False:
+                _ensure_visitor(api)
     where: list[str | Path] = ["--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
     _unlock(helm, where)
     command: list[str | Path] = [helm, "upgrade", "--install", RELEASE, chart]
@@ -61,7 +71,9 @@ def install(
             command += ["--set-string", f"{name}={value}"]
     for file in values:
         command += ["--values", file]
-    with progress.step("Installing the operator and the nodes' daemons with Helm"):
+    if server is not None:
+        command += ["--set", f"server.enabled={str(server).lower()}"]
+    with progress.step("Installing Drakkar with Helm"):
         run([*command, "--wait", "--timeout", "110s"])
 
 
@@ -94,9 +106,10 @@ def local_settings(root: Path) -> dict[str, str]:
 
 
 def _digest(root: Path) -> str:
-    """Digest of the code that the operator and the devices' daemons import."""
+    """Digest of the code that the operator, the server and the devices' daemons import."""
     digest = hashlib.sha256()
-    for folder in ("operator/drakkar_operator", "gpu_plugins/drakkar_gpu", "api/drakkar"):
+    components = ("operator/drakkar_operator", "api/drakkar_server", "gpu_plugins/drakkar_gpu")
+    for folder in (*components, "api/drakkar"):
         for file in sorted((root / folder).rglob("*.py")):
             digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -120,6 +133,28 @@ def _established(api: KubeApi, name: str) -> bool:
     status = api.get(f"{DEFINITIONS}/{name}").get("status") or {}
     conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
     return conditions.get("Established") == "True"
+
+
+def _ensure_visitor(api: KubeApi) -> None:
+    """The account that `drakkar dashboard` signs in with: on this machine's own cluster it may do
+    what the cluster's kubeconfig may."""
+    account = {"name": VISITOR, "namespace": NAMESPACE}
+    api.apply(
+        f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{VISITOR}",
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
+    )
+    group = "rbac.authorization.k8s.io"
+    name = f"{RELEASE}-{VISITOR}"
+    api.apply(
+        f"/apis/{group}/v1/clusterrolebindings/{name}",
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", **account}],
+        },
+    )
 
 
 def _ensure_namespace(api: KubeApi, name: str, level: str) -> None:

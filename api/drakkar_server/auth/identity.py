@@ -1,7 +1,9 @@
 """Users by their tokens, and what they may do: TokenReview and SubjectAccessReview, cached briefly."""
 
 import asyncio
+import base64
 import hashlib
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -9,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from drakkar.constants import GROUP
-from drakkar.kube.rest import Rest
+from drakkar.kube.rest import ApiError, Rest
 
 TOKEN_REVIEWS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 ACCESS_REVIEWS: Final = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -42,22 +44,18 @@ class Action(NamedTuple):
 
 
 class Briefly(Generic[V]):
-    """Answers that count for some seconds; the oldest go when there are too many."""
+    """Answers that count for some seconds, and later still for who asks for ``late`` ones; the oldest
+    go when there are too many."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._known: OrderedDict[object, tuple[float, V]] = OrderedDict()
 
-    def get(self, key: object) -> V | None:
-        """The answer, if it still counts."""
+    def get(self, key: object, late: float = 0.0) -> V | None:
+        """The answer, if it still counts or has ceased to at most so many seconds ago."""
         found = self._known.get(key)
-        if found is None:
-            return None
-        if found[0] <= self._clock():
-            del self._known[key]
-            return None
-        return found[1]
+        return None if found is None or found[0] + late <= self._clock() else found[1]
 
     def put(self, key: object, value: V) -> None:
         """Remember an answer."""
@@ -68,12 +66,24 @@ class Briefly(Generic[V]):
 
 
 class Reviews:
-    """Asks the API server with the server's own rights. Raises ApiError where it can't be asked."""
+    """Asks the API server with the server's own rights. Raises ApiError where it can't be asked.
+
+    While it is ``away`` its last answers count for ``late_seconds`` more, for reading: what users
+    change is the API server's own to judge, and can't happen then.
+    """
 
     def __init__(
-        self, rest: Rest, *, seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        rest: Rest,
+        *,
+        seconds: float,
+        late_seconds: float = 0.0,
+        away: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rest = rest
+        self._late = late_seconds
+        self._away = away
         self._users: Briefly[User] = Briefly(seconds, clock)
         self._rights: Briefly[bool] = Briefly(seconds, clock)
         self._gate = asyncio.Semaphore(16)
@@ -97,7 +107,15 @@ class Reviews:
             "kind": "TokenReview",
             "spec": {"token": token},
         }
-        answer = await self._rest.post(TOKEN_REVIEWS, body)
+        late = None if expired(token, time.time()) else self._users.get(key, self._late)
+        if late is not None and self._away():
+            return late
+        try:
+            answer = await self._rest.post(TOKEN_REVIEWS, body)
+        except ApiError as error:
+            if late is None or not error.transient:
+                raise
+            return late
         status = answer.get("status") or {}
         if not status.get("authenticated"):
             return None
@@ -118,6 +136,8 @@ class Reviews:
         known = self._rights.get(key)
         if known is not None:
             return known
+        if self._away() and (late := self._last_known(user, action)) is not None:
+            return late
         attributes = {
             name: value
             for name, value in (
@@ -141,21 +161,61 @@ class Reviews:
                 "resourceAttributes": attributes,
             },
         }
-        async with self._gate:
-            answer = await self._rest.post(ACCESS_REVIEWS, body)
+        try:
+            async with self._gate:
+                answer = await self._rest.post(ACCESS_REVIEWS, body)
+        except ApiError as error:
+            late = self._last_known(user, action) if error.transient else None
+            if late is None:
+                raise
+            return late
         allowed = bool((answer.get("status") or {}).get("allowed"))
         self._rights.put(key, allowed)
         return allowed
 
+    def _last_known(self, user: User, action: Action) -> bool | None:
+        """What the API server said last about this or, for one object, about the list it is in."""
+        asked = [action]
+        if action.verb == "get" and not action.subresource:
+            whole = action._replace(verb="list", name="")
+            asked += [whole, whole._replace(namespace="")]
+        answers = [
+            self._rights.get((user.name, user.groups, user.extra, each), self._late)
+            for each in asked
+        ]
+        known = [answer for answer in answers if answer is not None]
+        return any(known) if known else None
+
     async def visible(self, user: User, action: Action, namespaces: Iterable[str]) -> "Scope":
-        """In which of the namespaces the user may do this."""
+        """In which of the namespaces the user may do this; while the API server is away, in which it
+        is known."""
         if await self.may(user, action._replace(namespace="")):
             return Scope(None)
         wanted = sorted(set(namespaces))
         answers = await asyncio.gather(
-            *(self.may(user, action._replace(namespace=name)) for name in wanted)
+            *(self._may_if_known(user, action._replace(namespace=name)) for name in wanted)
         )
         return Scope(frozenset(n for n, ok in zip(wanted, answers, strict=True) if ok))
+
+    async def _may_if_known(self, user: User, action: Action) -> bool:
+        try:
+            return await self.may(user, action)
+        except ApiError as error:
+            if not error.transient:
+                raise
+            return False
+
+
+def expired(token: str, now: float) -> bool:
+    """Whether a token that was good says itself that its time is over (a JWT's ``exp``). Pure."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return False
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return float(claims.get("exp", now + 1)) <= now
+    except (ValueError, TypeError, AttributeError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

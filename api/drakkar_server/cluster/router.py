@@ -14,6 +14,7 @@ from drakkar_server.cluster.views import QueueView, is_device
 from drakkar_server.context import Context, Parts
 from drakkar_server.jobs.find import Filter
 from drakkar_server.jobs.router import visible
+from drakkar_server.jobs.schemas import time_of
 
 router = APIRouter(prefix="/api/v1", tags=["cluster"])
 
@@ -39,7 +40,22 @@ class Overview(BaseModel):
     nodes: int
     nodes_wrong: int = Field(description="Nodes that are not ready, cordoned or have faults.")
     synced: bool = Field(description="False until the server has seen the whole cluster once.")
-    cluster_silent_seconds: float = Field(description="Since the cluster last gave a sign of life.")
+    cluster_silent_seconds: float = Field(description="Since the API server last answered.")
+
+
+class PartOut(BaseModel):
+    """Something that the server needs."""
+
+    up: bool
+    away_since: datetime | None
+
+
+class Status(BaseModel):
+    """What answers and what does not. Lists are as they were when the cluster last answered."""
+
+    cluster: PartOut
+    history: PartOut
+    history_waiting: int = Field(description="Rows that wait for the database.")
 
 
 class QueueOut(BaseModel):
@@ -118,7 +134,7 @@ async def overview_of(caller: Caller, parts: Context) -> Overview:
             if not u.node.ready or u.node.cordoned or u.node.faults or u.node.conditions
         ),
         synced=not parts.live.missing,
-        cluster_silent_seconds=parts.live.age(),
+        cluster_silent_seconds=parts.live.pulse.silent(),
     )
 
 
@@ -161,6 +177,17 @@ async def topology_of(caller: Caller, parts: Context) -> TopologyOut:
             )
             for use in node_uses(parts)
         ],
+    )
+
+
+@router.get("/status")
+async def get_status(_: Asking, parts: Parts) -> Status:
+    """Whether the API server and the database answer, and since when one does not."""
+    away, history = parts.live.pulse.away_since, parts.history
+    return Status(
+        cluster=PartOut(up=away is None, away_since=time_of(away)),
+        history=PartOut(up=history.up, away_since=time_of(history.away_since)),
+        history_waiting=history.recorder.waiting,
     )
 
 

@@ -11,6 +11,7 @@ from drakkar.constants import API_VERSION, DEFAULT_LEVELS
 from drakkar.kube.informer import Informer
 from drakkar.kube.rest import ApiError, Object, Rest
 from drakkar_server.cluster import views
+from drakkar_server.cluster.pulse import Pulse
 from drakkar_server.cluster.views import JobView, Level, NodeView, PodView, QueueView, ServiceView
 from drakkar_server.metrics import Metrics
 
@@ -32,8 +33,8 @@ class Subscription:
         self._event = asyncio.Event()
 
     def offer(self, kind: str, key: str) -> None:
-        """Something changed."""
-        if self.key is None or self.key == key:
+        """Something changed; what has no key concerns all."""
+        if self.key is None or self.key == key or not key:
             self._changed[kind, key] = None
             self._event.set()
 
@@ -76,6 +77,7 @@ class Live:
         self.nodes: Informer[NodeView] = informer("/api/v1/nodes", views.node)
         self.pods: Informer[PodView] = informer("/api/v1/pods", views.pod)
         self.services: Informer[ServiceView] = informer(f"{API}/{SERVICES}", views.service)
+        self.pulse = Pulse(rest, self._tell_pulse)
         self.has_services = False
         """Whether the cluster has the kind InferenceService."""
         self._pods_of_jobs: dict[str, dict[str, PodView]] = {}
@@ -126,6 +128,7 @@ class Live:
         async with asyncio.TaskGroup() as group:
             for each in self.needed:
                 group.create_task(each.run())
+            group.create_task(self.pulse.run())
             group.create_task(self._follow_services())
 
     async def _follow_services(self) -> None:
@@ -148,6 +151,15 @@ class Live:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+
+    @property
+    def listeners(self) -> int:
+        """Streams that follow changes."""
+        return len(self._subscriptions)
+
+    def _tell_pulse(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.offer("cluster", "")
 
     def _told(self, kind: str, key: Callable[[Any], str]) -> Callable[[Any, Any], None]:
         def listener(old: Any, new: Any) -> None:

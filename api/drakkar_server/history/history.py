@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import structlog
@@ -22,6 +22,7 @@ from drakkar_server.problems import ProblemError
 from drakkar_server.settings import Settings
 
 KEEP_SECONDS: Final = 3600.0
+CLOSE_SECONDS: Final = 3.0
 log = structlog.get_logger(__name__)
 
 
@@ -46,6 +47,11 @@ class History:
     def up(self) -> bool:
         """Whether the database takes writes."""
         return self.recorder.up
+
+    @property
+    def away_since(self) -> float | None:
+        """Since when it does not, in seconds since the epoch."""
+        return self.recorder.away_since
 
     async def run(self, live: Live) -> None:
         """Write history until cancelled."""
@@ -77,7 +83,11 @@ class History:
             ) from None
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Write what still waits, if the database takes it, and close all connections."""
+        with suppress(SQLAlchemyError, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if self.up:
+                    await self.recorder.flush()
         await self.engine.dispose()
 
     def _event(self, raw: Object) -> int:

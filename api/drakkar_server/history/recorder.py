@@ -5,6 +5,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ MOST_POINTS: Final = 200_000
 """Points that wait for a database that is away; older ones are dropped then."""
 MOST_OBJECTS: Final = 50_000
 PERIOD_SECONDS: Final = 1.0
+PING_SECONDS: Final = 5.0
+"""The database is looked at this often while there is nothing to write."""
 log = structlog.get_logger(__name__)
 _JOB_CHANGES: Final = tuple(
     column.name for column in t.jobs.columns if column.name not in ("uid", "created")
@@ -70,11 +73,13 @@ class Recorder:
         self._relist = relist
         self._clock = clock
         self._batch = Batch()
+        self._writing = 0
         self._changed = asyncio.Event()
         self._written: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
         self.up = False
-        """Whether the database took the last write."""
-        self.problem = "not reached yet"
+        """Whether the database took the last write, or answered since."""
+        self.away_since: float | None = clock()
+        """Since when it has not, in seconds since the epoch."""
 
     def take_job(self, raw: Object) -> None:
         """A job as it is now."""
@@ -110,7 +115,7 @@ class Recorder:
         backoff = Backoff(base=0.5, cap=10.0)
         migrated = failed = False
         while True:
-            self._metrics.history_waiting.set(len(self._batch))
+            self._metrics.history_waiting.set(self.waiting)
             try:
                 if not migrated:
                     await migrate(self._engine)
@@ -120,20 +125,40 @@ class Recorder:
                     self._written.clear()
                     await migrate(self._engine)
                     await self._relist()
+                    # A database that can be read may still take nothing, such as on a full disk.
+                    await self.flush()
                     failed = False
-                self._state(True, "")
+                self._state(True)
                 backoff.reset()
-                await self._changed.wait()
-                await asyncio.sleep(PERIOD_SECONDS)
-                await self.flush()
+                if await self._something(PING_SECONDS):
+                    await asyncio.sleep(PERIOD_SECONDS)
+                    await self.flush()
+                else:
+                    await self._ping()
             except ApiError:
                 await asyncio.sleep(backoff.next())
             except _AWAY as error:
                 failed = True
                 if self.up:
                     log.warning("the database does not take writes", error=str(error)[:500])
-                self._state(False, type(error).__name__)
+                self._state(False)
                 await asyncio.sleep(backoff.next())
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._batch) + self._writing
+
+    async def _something(self, seconds: float) -> bool:
+        """Whether there is something to write, waiting so long for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        return self._changed.is_set()
+
+    async def _ping(self) -> None:
+        async with self._engine.connect() as connection:
+            await connection.execute(select(1))
 
     async def flush(self) -> None:
         """Write what waits now, in one transaction. What fails waits on; raises what the database
@@ -142,6 +167,7 @@ class Recorder:
         batch, self._batch = self._batch, Batch()
         if not len(batch):
             return
+        self._writing = len(batch)
         try:
             try:
                 async with self._engine.begin() as connection:
@@ -153,6 +179,8 @@ class Recorder:
             self._batch = batch.under(self._batch)
             self._changed.set()
             raise
+        finally:
+            self._writing = 0
         for uid, rows in batch.jobs.items():
             self._written[uid] = _mark(rows)
             self._written.move_to_end(uid)
@@ -220,9 +248,9 @@ class Recorder:
                 if uid not in present:
                     await forget(connection, uid, updated)
 
-    def _state(self, up: bool, problem: str) -> None:
+    def _state(self, up: bool) -> None:
         self.up = up
-        self.problem = problem
+        self.away_since = None if up else self.away_since or self._clock()
         self._metrics.history_up.set(up)
 
 

@@ -1,15 +1,11 @@
-"""Reading TrainingJobs: lists, one job, its pods and its changes."""
+"""Reading TrainingJobs: lists and one job."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import StreamingResponse
 
 from drakkar.constants import API_VERSION
 from drakkar.kube.rest import ApiError
-from drakkar_server import sse
 from drakkar_server.auth.caller import Asking, Caller
 from drakkar_server.cluster.views import JobView
 from drakkar_server.context import Context, Parts
@@ -73,36 +69,6 @@ async def list_jobs(
     )
 
 
-@router.get("/jobs/stream")
-async def stream_jobs(caller: Asking, parts: Parts, wanted: Wanted) -> StreamingResponse:
-    """Server-sent events ``job`` (a summary) and ``gone`` at every change, ``end`` when a right is lost.
-
-    A reader that is slow gets fewer events, each with the newest state.
-    """
-    await visible(caller, parts, wanted)
-
-    async def events() -> AsyncIterator[bytes]:
-        async with parts.live.subscribe() as subscription:
-            yield sse.PING
-            while True:
-                changes = await subscription.changes(sse.PING_SECONDS)
-                if not changes:
-                    yield sse.PING
-                for kind, key in changes:
-                    namespace = key.partition("/")[0]
-                    if kind != "job" or not await caller.may("list", PLURAL, namespace):
-                        continue
-                    view = parts.live.jobs.items.get(key)
-                    if view is None:
-                        yield sse.event("gone", {"key": key})
-                    elif wanted.passes(view):
-                        yield sse.event("job", JobSummary.of(view).model_dump(mode="json"))
-                # Changes that come while this rests are sent once.
-                await asyncio.sleep(0.25)
-
-    return sse.stream(parts, caller, events())
-
-
 @router.get("/jobs/{namespace}/{name}")
 async def get_job(caller: Asking, namespace: Namespace, name: Name) -> dict[str, Any]:
     """The whole object as the API server holds it now."""
@@ -118,29 +84,3 @@ async def read_job(caller: Caller, namespace: str, name: str) -> dict[str, Any]:
         raise (not_found(what) if error.status == 403 else from_api(error, what)) from None
     found["metadata"].pop("managedFields", None)
     return found
-
-
-@router.get("/jobs/{namespace}/{name}/stream")
-async def stream_job(
-    caller: Asking, parts: Parts, namespace: Namespace, name: Name
-) -> StreamingResponse:
-    """Server-sent events ``job`` (a summary) now and at every change, ``gone`` when it is deleted."""
-    await caller.must("get", PLURAL, namespace, name)
-    key = f"{namespace}/{name}"
-
-    async def events() -> AsyncIterator[bytes]:
-        async with parts.live.subscribe(key) as subscription:
-            while True:
-                view = parts.live.jobs.items.get(key)
-                if view is None:
-                    yield sse.event("gone", {"key": key})
-                else:
-                    yield sse.event("job", JobSummary.of(view).model_dump(mode="json"))
-                while not await subscription.changes(sse.PING_SECONDS):
-                    if not await caller.may("get", PLURAL, namespace, name):
-                        yield sse.event("end", {"detail": "You may no longer see this job."})
-                        return
-                    yield sse.PING
-                await asyncio.sleep(0.25)
-
-    return sse.stream(parts, caller, events())

@@ -149,17 +149,21 @@ async def one(
         try:
             raw = await read_job(caller, namespace, name)
         except ProblemError as error:
-            if error.details.status != 404:
+            if error.details.status == 503:
+                # The cluster is away: who may see the job sees how it was.
+                await caller.must("get", "trainingjobs", namespace, name)
+            elif error.details.status != 404:
                 raise
-            # Deleted a moment ago, or nobody's business: history tells the one from the other.
-            view = None
+            else:
+                # Deleted a moment ago, or nobody's business: history tells the one from the other.
+                view = None
     past_of = problem = None
     try:
         past_of = await history_of(
             caller, parts, namespace, name, raw["metadata"]["uid"] if raw else None
         )
     except ProblemError as error:
-        if raw is None:
+        if view is None:
             raise (
                 error if error.details.status != 404 else not_found(f"Job {namespace}/{name}")
             ) from None

@@ -1,7 +1,7 @@
 """Templates to pages: the environment, and how values are shown."""
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,10 @@ def _time(value: datetime | None) -> str:
     return "–" if value is None else f"{value:%Y-%m-%d %H:%M:%S}"
 
 
+def _at(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _yaml(value: Any) -> str:
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
 
@@ -51,7 +55,7 @@ environment = jinja2.Environment(
     lstrip_blocks=True,
 )
 environment.filters |= {
-    "age": _age, "number": _number, "percent": _percent, "time": _time, "yaml": _yaml,
+    "age": _age, "number": _number, "percent": _percent, "time": _time, "yaml": _yaml, "at": _at,
     "duration": duration, "restart": restart_line,
 }  # fmt: skip
 

@@ -1,8 +1,10 @@
 """The API server by the chart: off at first, restricted, and with no right to change anything."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+CHART = Path(__file__).parents[3] / "charts" / "drakkar"
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]
 
@@ -59,3 +61,20 @@ def test_secrets_are_referred_to_and_never_written(render: Render) -> None:
     reference = environment["DRAKKAR_DATABASE"]["valueFrom"]["secretKeyRef"]
     assert reference == {"name": "db", "key": "url"}
     assert environment["DRAKKAR_SESSION_KEY_FILE"]["value"] == "/session/key"
+
+
+def test_the_local_cluster_has_it_on_every_node(render: Render) -> None:
+    objects = render({}, "--values", str(CHART / "values-local.yaml"))
+    service = named(objects, "Service")["spec"]
+    assert service["type"] == "NodePort"
+    assert service["ports"][0]["nodePort"] == 30890
+    spec = named(objects, "Deployment")["spec"]["template"]["spec"]
+    assert spec["runtimeClassName"] == "drakkar-local"
+    assert spec["containers"][0]["imagePullPolicy"] == "Never"
+
+
+def test_a_node_port_is_asked_for_only_where_there_are_some(render: Render) -> None:
+    values = {"server": {"enabled": True, "service": {"nodePort": 30890}}}
+    service = named(render(values), "Service")["spec"]
+    assert service["type"] == "ClusterIP"
+    assert "nodePort" not in service["ports"][0]

@@ -247,7 +247,8 @@ def test_optional_objects(render: Render, values: Object, kind: str) -> None:
 
 
 def test_local_values_use_the_runtime_class_and_no_registry(render: Render) -> None:
-    objects = render({"python": "/env/bin/python"}, "--values", str(CHART / "values-local.yaml"))
+    values = {"python": "/env/bin/python", "server.enabled": False}
+    objects = render(values, "--values", str(CHART / "values-local.yaml"))
     spec = pod(objects)
     assert spec["runtimeClassName"] == "drakkar-local"
     (container,) = spec["containers"]

@@ -19,11 +19,25 @@
   };
   const url = document.body.dataset.stream;
   if (url) {
-    const stream = new EventSource(url);
-    stream.onopen = () => say("live", true);
-    stream.onerror = () => say("reconnecting", false);
-    for (const kind of ["job", "gone"]) stream.addEventListener(kind, changed);
-    stream.addEventListener("end", () => { stream.close(); say("ended", false); });
+    let stream = null, away = null;
+    const follow = () => {
+      stream = new EventSource(url);
+      stream.onopen = () => say("live", true);
+      stream.onerror = () => {
+        say("reconnecting", false);
+        // After a refusal, such as while the cluster is away, a browser does not try again by itself.
+        if (stream.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
+      };
+      for (const kind of ["job", "gone"]) stream.addEventListener(kind, changed);
+      stream.addEventListener("cluster", (event) => {
+        const now = JSON.parse(event.data).away_since !== null;
+        if (now !== away && (away !== null || now)) { htmx.trigger(document.body, "away"); changed(); }
+        away = now;
+        say(now ? "cluster away" : "live", !now);
+      });
+      stream.addEventListener("end", () => { stream.close(); say("ended", false); });
+    };
+    follow();
     addEventListener("pagehide", () => stream.close());
   } else say("", false);
   window.drakkarCharts.refresh();
