@@ -31,15 +31,12 @@ def within(column: ColumnElement[str], scope: Scope) -> ColumnElement[bool]:
 async def namespaces(connection: AsyncConnection) -> set[str]:
     """All that ever held a job."""
     # One look into the index per namespace, where DISTINCT would read all of it.
-    found: set[str] = set()
-    last = ""
-    while True:
-        query = select(func.min(t.jobs.c.namespace)).where(t.jobs.c.namespace > last)
-        value = (await connection.execute(query)).scalar()
-        if value is None:
-            return found
-        found.add(value)
-        last = value
+    name = t.jobs.c.namespace
+    found = select(func.min(name).label("name")).cte("found", recursive=True)
+    following = select(func.min(name)).where(name > found.c.name).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.name.is_not(None)))
+    query = select(found.c.name).where(found.c.name.is_not(None))
+    return set((await connection.execute(query)).scalars())
 
 
 async def jobs(

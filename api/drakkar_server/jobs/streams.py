@@ -65,7 +65,7 @@ async def stream_jobs(caller: Asking, parts: Parts, wanted: Wanted) -> Streaming
 
     async def events() -> AsyncIterator[bytes]:
         async with live.subscribe() as subscription:
-            yield _pulse(live)
+            yield sse.PING + _pulse(live)
             while True:
                 changes = await subscription.changes(sse.PING_SECONDS)
                 found: list[bytes] = []
