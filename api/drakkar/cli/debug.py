@@ -1,12 +1,11 @@
 """``drakkar debug``: the scheduler's decisions, to take away and repeat."""
 
-import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
+from drakkar.cli.components import component
 from drakkar.cli.session import (
     OPERATOR,
     ContextName,
@@ -15,7 +14,6 @@ from drakkar.cli.session import (
     OperatorName,
     command,
     connect,
-    fail,
     service_of,
 )
 from drakkar.planning import DEBUG_PORT
@@ -59,21 +57,4 @@ def replay(
     ],
 ) -> None:
     """Decide again on a snapshot; exit 1 if a decision differs from the one in it."""
-    raise typer.Exit(_component("replay")([file]))
-
-
-def _component(name: str) -> Callable[[Sequence[str]], int]:
-    """A command of a component that need not be installed beside this one."""
-    for entry in importlib.metadata.entry_points(group=GROUP, name=name):
-        try:
-            found: Callable[[Sequence[str]], int] = entry.load()
-        except ImportError as error:
-            raise fail(
-                f"debug {name} runs the operator's own code, which needs {error.name}: "
-                "pip install 'drakkar[operator]'"
-            ) from None
-        return found
-    raise fail(
-        f"debug {name} runs the operator's own code, which is not installed here: "
-        "pip install 'drakkar[operator]'"
-    )
+    raise typer.Exit(component(GROUP, "replay", "operator")([file]))

@@ -9,6 +9,7 @@ from rich.markup import escape
 from drakkar.cli import (
     cluster,
     dashboard,
+    data,
     debug,
     demo,
     follow,
@@ -252,6 +253,7 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(node.app, name="node")
 app.command()(demo.demo)
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(data.app, name="data")
 app.add_typer(debug.app, name="debug")
 
 

@@ -28,6 +28,11 @@ def bytes_tokenizer() -> Tokenizer:
 
 
 def train_bpe(text: str, vocab_size: int) -> Tokenizer:
+    """``train_bpe_from`` of one text."""
+    return train_bpe_from(_chunks(text), vocab_size)
+
+
+def train_bpe_from(texts: Iterator[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE (GPT-2's scheme) of at most ``vocab_size`` tokens, the end token included."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -37,7 +42,7 @@ def train_bpe(text: str, vocab_size: int) -> Tokenizer:
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(_chunks(text), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer
 
