@@ -27,11 +27,14 @@ from drakkar_server.jobs import actions, logs, past, streams
 from drakkar_server.jobs import router as jobs
 from drakkar_server.metrics import Metrics
 from drakkar_server.protection import Protection
+from drakkar_server.services import actions as service_actions
+from drakkar_server.services import chat, figures
 from drakkar_server.services import router as services
 from drakkar_server.settings import Settings
 from drakkar_server.usage import router as usage
 from drakkar_server.web import cluster as web_cluster
 from drakkar_server.web import jobs as web_jobs
+from drakkar_server.web import services as web_services
 from drakkar_server.web import session
 from drakkar_server.web.render import HERE, error_page
 
@@ -108,9 +111,10 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
     app.add_middleware(Protection, metrics=metrics, hsts=not settings.insecure_cookies)
     for kind in (problems.ProblemError, ApiError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
-    routers = (health, auth, actions, logs, past, streams, jobs, cluster, usage, services)
-    pages = (session, web_cluster, web_jobs)
-    for router in [module.router for module in (*routers, *pages)]:
+    routers = (health, auth, actions, logs, past, streams, jobs, cluster, usage)
+    serving = (service_actions, services, figures, chat)
+    pages = (session, web_cluster, web_jobs, web_services)
+    for router in [module.router for module in (*routers, *serving, *pages)]:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
+from aiohttp import web
 from fastapi import FastAPI
 
 from drakkar.kube.rest import ApiError
 from drakkar_server.app import create_app
 from drakkar_server.settings import Settings
-from support.fake_kube import FakeKube, HttpServer, Object, training_job
+from support.fake_kube import FakeKube, HttpServer, Object, inference_service, training_job
 
 ADMIN, ANN, BEN = "token-of-admin", "token-of-ann", "token-of-ben"
 
@@ -57,9 +58,16 @@ class RightsKube(FakeKube):
 
 
 class GuardedServer(HttpServer):
-    """Refuses what the bearer of a user's token may not do; requests without one are the server's."""
+    """Refuses what the bearer of a user's token may not do; requests without one are the server's.
+
+    proxied: what pods and services answer by way of the API server, by (end of the path).
+    """
 
     kube: RightsKube
+
+    def __init__(self, kube: RightsKube) -> None:
+        super().__init__(kube)
+        self.proxied: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
 
     async def _handle(self, request: Any) -> Any:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -69,13 +77,19 @@ class GuardedServer(HttpServer):
             namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
             if user is None or (user != "admin" and namespace != user):
                 return _refused(401 if user is None else 403)
+        if "/proxy/" in request.path:
+            for end, answer in self.proxied.items():
+                if request.path.endswith(end):
+                    return await answer(request)
+            return _refused(503)
         return await super()._handle(request)
 
 
 def _refused(code: int) -> Any:
     from support.fake_kube import _refusal
 
-    return _refusal(ApiError(code, "Unauthorized" if code == 401 else "Forbidden", "no"))
+    reasons = {401: "Unauthorized", 403: "Forbidden", 503: "ServiceUnavailable"}
+    return _refusal(ApiError(code, reasons[code], "no"))
 
 
 class World:
@@ -106,6 +120,13 @@ class World:
         """Put a job into the cluster."""
         raw = training_job(name, namespace=namespace, **spec)
         self.kube.put("trainingjobs.drakkar.dev", {**raw, "status": status or {}})
+
+    def service(
+        self, name: str, namespace: str = "ann", status: Object | None = None, **spec: Any
+    ) -> None:
+        """Put a service into the cluster."""
+        raw = inference_service(name, namespace=namespace, **spec)
+        self.kube.put("inferenceservices.drakkar.dev", {**raw, "status": status or {}})
 
     async def until(self, true: Callable[[], Any], what: str, seconds: float = 60) -> Any:
         """Wait for something."""

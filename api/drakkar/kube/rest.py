@@ -140,19 +140,24 @@ class Rest:
         return await self._call("DELETE", path, body=body)
 
     async def lines(
-        self, path: str, params: Mapping[str, str], *, silence: float | None
+        self, path: str, params: Mapping[str, str], *, silence: float | None, body: Any = None
     ) -> AsyncGenerator[bytes, None]:
         """Lines of an answer as they come, such as a pod's log; none is longer than 16 MiB.
 
-        ``silence`` is the longest wait in seconds for the next bytes, None for any. Raises ApiError
-        and StreamError.
+        ``silence`` is the longest wait in seconds for the next bytes, None for any. A ``body`` is
+        posted as JSON. Raises ApiError and StreamError.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence)
+        headers = await self._headers()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
-            async with self._session.get(
+            async with self._session.request(
+                "GET" if body is None else "POST",
                 self._connection.server + path,
                 params=params,
-                headers=await self._headers(),
+                data=None if body is None else orjson.dumps(body),
+                headers=headers,
                 timeout=timeout,
             ) as response:
                 if response.status >= 300:

@@ -1,7 +1,7 @@
 """Spec and status of an InferenceService."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -28,6 +28,17 @@ from drakkar.v1alpha1.trainingjob import Placement, Restart
 
 RevisionName = Annotated[str, Field(max_length=63)]
 MemberName = Annotated[str, Field(max_length=16)]
+REVISION_PARTS: Final = (
+    "model",
+    "runtime",
+    "parallelism",
+    "accelerators",
+    "resources",
+    "template",
+    "topology",
+    "adapters",
+)
+"""Fields of the spec whose change needs other pods; a change of the rest makes no revision."""
 
 
 class InferenceServiceSpec(Model):

@@ -344,11 +344,22 @@ class ServiceView:
     replicas: int
     ready_replicas: int
     model: str
+    canary: str
+    """State of the revision that is tried; "" without one."""
 
     @property
     def key(self) -> str:
         """namespace/name."""
         return f"{self.namespace}/{self.name}"
+
+
+def _source(model: Object) -> str:
+    """Where a model comes from, in a few words."""
+    for kind, field in (("trainingJob", "name"), ("pvc", "claimName"), ("s3", "uri"), ("hf", "repo"),
+                        ("oci", "image")):  # fmt: skip
+        if found := (model.get(kind) or {}).get(field):
+            return f"{found} ({kind})"
+    return ""
 
 
 def service(raw: Object) -> ServiceView:
@@ -371,5 +382,6 @@ def service(raw: Object) -> ServiceView:
         url=str(status.get("url") or ""),
         replicas=replicas if isinstance(replicas, int) else 0,
         ready_replicas=int(status.get("readyReplicas") or 0),
-        model=str(source.get("name") or source.get("source") or "")[:200],
+        model=str(source.get("name") or _source(source))[:200],
+        canary=str((status.get("canary") or {}).get("state") or ""),
     )

@@ -49,7 +49,8 @@ def rest_seconds(listeners: int) -> float:
     return REST_SECONDS + listeners / LISTENERS_PER_SECOND
 
 
-def _pulse(live: Live) -> bytes:
+def pulse(live: Live) -> bytes:
+    """The event ``cluster``."""
     return sse.event("cluster", {"away_since": live.pulse.away_since})
 
 
@@ -65,13 +66,13 @@ async def stream_jobs(caller: Asking, parts: Parts, wanted: Wanted) -> Streaming
 
     async def events() -> AsyncIterator[bytes]:
         async with live.subscribe() as subscription:
-            yield sse.PING + _pulse(live)
+            yield sse.PING + pulse(live)
             while True:
                 changes = await subscription.changes(sse.PING_SECONDS)
                 found: list[bytes] = []
                 for kind, key in changes:
                     if kind == "cluster":
-                        found.append(_pulse(live))
+                        found.append(pulse(live))
                     if kind != "job" or not await caller.may("list", PLURAL, key.partition("/")[0]):
                         continue
                     view = live.jobs.items.get(key)
@@ -102,7 +103,7 @@ async def stream_job(
             while True:
                 view = live.jobs.items.get(key)
                 state = sse.event("gone", {"key": key}) if view is None else _encoded.of(view)
-                yield _pulse(live) + state
+                yield pulse(live) + state
                 while not await subscription.changes(sse.PING_SECONDS):
                     if not await caller.may("get", PLURAL, namespace, name):
                         yield sse.event("end", {"detail": "You may no longer see this job."})

@@ -1,4 +1,4 @@
-"""Pages about the whole: overview, queues, nodes, services, usage, settings."""
+"""Pages about the whole: overview, queues, nodes, usage, settings."""
 
 import time
 from collections.abc import Iterable
@@ -16,7 +16,6 @@ from drakkar_server.history import queries
 from drakkar_server.jobs.find import Filter
 from drakkar_server.jobs.router import PLURAL, visible
 from drakkar_server.problems import ProblemError
-from drakkar_server.services.router import services_of
 from drakkar_server.usage.router import usage_of
 from drakkar_server.web.render import page
 
@@ -75,18 +74,6 @@ def tree(nodes: Iterable[NodeOut], depth: int = 0) -> list[tuple[str, Any]]:
         (name, tree(list(below), depth + 1))
         for name, below in groupby(found, key=lambda node: node.path[depth])
     ]
-
-
-@router.get("/services")
-async def services(request: Request, caller: Asking, parts: Parts) -> Response:
-    """Models that are served."""
-    return page(
-        request,
-        caller,
-        "services.html",
-        title="Services",
-        services=await services_of(caller, parts),
-    )
 
 
 @router.get("/usage")

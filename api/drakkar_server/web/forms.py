@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def manifest_of(text: str) -> dict[str, Any]:
+def manifest_of(text: str, kind: str = "TrainingJob") -> dict[str, Any]:
     """The one object of a YAML text. Raises ProblemError."""
     if len(text) > MOST_CHARACTERS:
         raise ProblemError(413, f"The manifest has more than {MOST_CHARACTERS} characters.")
@@ -92,5 +92,5 @@ def manifest_of(text: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ProblemError(422, f"This is not YAML: {' '.join(str(error).split())}.") from None
     if len(found) != 1 or not isinstance(found[0], dict):
-        raise ProblemError(422, "Write one TrainingJob here; apply other objects with kubectl.")
+        raise ProblemError(422, f"Write one {kind} here; apply other objects with kubectl.")
     return found[0]

@@ -21,7 +21,7 @@ from drakkar_server.paging import Cut, cut, page_of
 from drakkar_server.problems import ProblemError, not_found
 from drakkar_server.web.cluster import tree
 from drakkar_server.web.forms import TEMPLATES, manifest_of
-from drakkar_server.web.render import environment, page
+from drakkar_server.web.render import fragment, page
 
 router = APIRouter(include_in_schema=False)
 PHASES: Final = ("Pending", "Starting", "Running", "Recovering", "Suspended", "Complete", "Failed")
@@ -91,7 +91,7 @@ async def plan(caller: Asking, parts: Parts, manifest: Annotated[str, Form()] = 
         problem = None
     except ProblemError as error:
         found, problem = None, error.details
-    return _fragment("_plan.html", found=found, problem=problem)
+    return fragment("_plan.html", found=found, problem=problem)
 
 
 @router.post("/jobs/new")
@@ -100,7 +100,7 @@ async def submit(caller: Asking, manifest: Annotated[str, Form()] = "") -> Respo
     try:
         created = await actions.create(caller, manifest_of(manifest))
     except ProblemError as error:
-        return _fragment("_plan.html", found=None, problem=error.details)
+        return fragment("_plan.html", found=None, problem=error.details)
     meta = created["metadata"]
     return Response(
         status_code=204, headers={"HX-Redirect": f"/jobs/{meta['namespace']}/{meta['name']}"}
@@ -190,7 +190,7 @@ async def act(
         done = await actions.delete(caller, namespace, name)
     else:
         done = await actions.suspend(caller, namespace, name, verb == "suspend")
-    return _fragment("_done.html", message=done.message)
+    return fragment("_done.html", message=done.message, changed=True)
 
 
 @router.post("/jobs/{namespace}/{name}/clone")
@@ -222,9 +222,4 @@ async def bulk(
     except ValueError:
         raise ProblemError(422, "A name is not one of a job.") from None
     outcomes = await actions.each(caller, actions.Bulk(action=action, jobs=wanted))
-    return _fragment("_outcomes.html", outcomes=outcomes)
-
-
-def _fragment(template: str, **values: Any) -> Response:
-    html = environment.get_template(template).render(**values)
-    return Response(html, media_type="text/html", headers={"HX-Trigger": "changed"})
+    return fragment("_outcomes.html", outcomes=outcomes, changed=True)

@@ -78,6 +78,12 @@ def page(
     return HTMLResponse(html, code)
 
 
+def fragment(template: str, *, changed: bool = False, **values: Any) -> Response:
+    """A part of a page, for htmx; ``changed`` makes the parts that show the object load anew."""
+    html = environment.get_template(template).render(**values)
+    return HTMLResponse(html, headers={"HX-Trigger": "changed"} if changed else {})
+
+
 def error_page(request: Request, problem: ProblemError) -> Response:
     """A problem as a page; who is not signed in is led to where one can."""
     asked_by_htmx = request.headers.get("HX-Request") == "true"

@@ -28,7 +28,7 @@
         // After a refusal, such as while the cluster is away, a browser does not try again by itself.
         if (stream.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
       };
-      for (const kind of ["job", "gone"]) stream.addEventListener(kind, changed);
+      for (const kind of ["job", "service", "gone"]) stream.addEventListener(kind, changed);
       stream.addEventListener("cluster", (event) => {
         const now = JSON.parse(event.data).away_since !== null;
         if (now !== away && (away !== null || now)) { htmx.trigger(document.body, "away"); changed(); }

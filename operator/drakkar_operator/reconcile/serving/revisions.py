@@ -5,27 +5,15 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
-from drakkar.v1alpha1.inferenceservice import InferenceServiceSpec, Revision
-
-PARTS: Final = (
-    "model",
-    "runtime",
-    "parallelism",
-    "accelerators",
-    "resources",
-    "template",
-    "topology",
-    "adapters",
-)
-"""Fields of the spec whose change needs other pods; a change of the rest does not."""
+from drakkar.v1alpha1.inferenceservice import REVISION_PARTS, InferenceServiceSpec, Revision
 
 
 def parts(spec: InferenceServiceSpec) -> dict[str, Any]:
     """The part of a spec that a revision keeps."""
     wire = spec.wire()
-    return {name: wire[name] for name in PARTS if name in wire}
+    return {name: wire[name] for name in REVISION_PARTS if name in wire}
 
 
 def revision_name(spec: InferenceServiceSpec) -> str:
@@ -52,5 +40,5 @@ def spec_of(spec: InferenceServiceSpec, revision: Revision) -> InferenceServiceS
 @lru_cache(maxsize=1024)
 def _spec_of(spec: str, parts_: str) -> InferenceServiceSpec:
     now: Mapping[str, Any] = json.loads(spec)
-    rest = {name: value for name, value in now.items() if name not in PARTS}
+    rest = {name: value for name, value in now.items() if name not in REVISION_PARTS}
     return InferenceServiceSpec.model_validate({**rest, **json.loads(parts_)})
