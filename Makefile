@@ -10,8 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROVIDER ?= upstream
 NODES ?= 4
+BASE ?= python:3.11-slim-bookworm
+REGISTRY ?= localhost
+VERSION ?= 0.1.0
 
-.PHONY: help setup data cluster install demo test lint unit integration e2e bench generate clean-cluster
+.PHONY: help setup data cluster install demo test lint unit integration e2e bench generate docs images clean-cluster
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -67,6 +70,15 @@ generate: setup ## Write the files that are made from code: CRDs, reference page
 	$(BIN)/python -m drakkar_dashboards
 	PYTHONPATH=tests $(BIN)/python -m support.metrics_page
 	PYTHONPATH=tests $(BIN)/python -m support.chart
+
+docs: setup ## Write the documentation as a site, to build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	echo "build/site/index.html"
+
+images: ## Build the images with Docker: make images BASE=python:3.11-slim-bookworm REGISTRY=localhost
+	@for part in operator worker server devices; do
+	  docker build --build-arg BASE=$(BASE) -f images/Dockerfile.$$part -t $(REGISTRY)/drakkar/$$part:$(VERSION) .
+	done
 
 clean-cluster: ## Take the local cluster away, with all its processes and files
 	@if [ -x $(BIN)/drakkar ]; then $(BIN)/drakkar cluster down; fi
