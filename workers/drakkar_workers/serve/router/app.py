@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from drakkar_workers.serve.router.forward import BODY_LIMIT_BYTES, Forwarder
 from drakkar_workers.serve.server.errors import ApiError, broken, not_found, unavailable
 from drakkar_workers.serve.server.limits import Clients
+from drakkar_workers.serve.tracing import traced
 
 ADAPTER_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
@@ -59,7 +60,7 @@ ROUTER: web.AppKey[Router] = web.AppKey("router", Router)
 
 def application(router: Router) -> web.Application:
     """What clients reach."""
-    app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[errors])
+    app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[traced, errors])
     app[ROUTER] = router
     app.add_routes(
         [

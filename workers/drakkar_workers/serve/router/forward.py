@@ -13,6 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from drakkar.routing import ErrorClass
+from drakkar_workers.serve import tracing
 from drakkar_workers.serve.router.attempt import HOP_HEADERS, Attempt, FailedError, Outgoing
 from drakkar_workers.serve.router.fleet import Fleet, Place
 from drakkar_workers.serve.router.gate import DEFAULTS, Gate
@@ -117,15 +118,17 @@ class Forwarder:
         self, request: web.Request, question: Question, out: Outgoing, place: Place
     ) -> web.StreamResponse:
         table = self.fleet.table or DEFAULTS
+        endpoint = place.replica.endpoint
         attempt = Attempt(
             self.session,
             place,
-            self.record.revision(place.replica.endpoint.revision),
+            self.record.revision(endpoint.revision),
             first_byte=table.first_byte_seconds,
             stall=self.stall,
         )
         try:
-            return await attempt.run(request, out)
+            with tracing.attempt(place.replica.name, endpoint.revision, out.headers):
+                return await attempt.run(request, out)
         except FailedError:
             if place.replica.circuit.failed(self.fleet.clock()):
                 self.record.urgent()

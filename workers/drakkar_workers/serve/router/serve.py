@@ -21,6 +21,7 @@ from drakkar_workers.serve.router.forward import Forwarder
 from drakkar_workers.serve.router.gate import Gate
 from drakkar_workers.serve.router.record import Record
 from drakkar_workers.serve.server.limits import Clients, follow_keys, read_keys
+from drakkar_workers.serve.tracing import sending
 
 CONNECT_SECONDS = 3.0
 KEEPALIVE_SECONDS = 4.0
@@ -132,8 +133,9 @@ async def _drain(router: Router, settings: RouterSettings) -> None:
 
 def run(settings: RouterSettings) -> int:
     """Route in a loop of its own; an exit status."""
-    with contextlib.suppress(ImportError):
-        import uvloop
-
+    with sending("drakkar-router"):
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(serve(settings))
         return uvloop.run(serve(settings))
-    return asyncio.run(serve(settings))

@@ -15,6 +15,7 @@ from drakkar_workers.serve.server.embeddings import embeddings
 from drakkar_workers.serve.server.errors import ApiError, broken
 from drakkar_workers.serve.server.responses import responses
 from drakkar_workers.serve.server.service import CLIENT, SERVICE, Service
+from drakkar_workers.serve.tracing import traced
 
 BODY_LIMIT_BYTES = 16 << 20
 OPEN_PATHS = {"/health", "/ready", "/livez", "/metrics", "/version"}
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def application(service: Service, files: Path | None = None) -> web.Application:
     """The server of a model; ``files`` is the folder of files and batches."""
-    app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_errors, _keys])
+    app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[traced, _errors, _keys])
     app[SERVICE] = service
     if files is not None:
         app[ROOT] = files

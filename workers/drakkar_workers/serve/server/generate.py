@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from drakkar_workers.serve import tracing
 from drakkar_workers.serve.engine.request import Grammar, Logprob, Request, Sampling
 from drakkar_workers.serve.server.detokenize import Detokenizer
 from drakkar_workers.serve.server.errors import ApiError
@@ -159,16 +160,22 @@ async def _choice(service: Service, job: Job, index: int) -> AsyncIterator[Delta
     request, metrics = job.requests[index], service.metrics
     text = Detokenizer(service.tokenizer, job.stops, keep_stop=job.keep_stop)
     started, first, last, count = time.monotonic(), 0.0, 0.0, 0
-    reason = "abort"
+    reason, queued = "abort", 0.0
+    span = tracing.generation(
+        request.adapter or service.names[0],
+        len(request.prompt),
+        request.sampling.max_tokens,
+        request.sampling.temperature,
+    )
     stream = service.engine.generate(request)
     try:
         async with contextlib.aclosing(stream):
             async for output in stream:
                 now = time.monotonic()
                 if not count:
-                    first = now
+                    first, queued = now, max(0.0, output.queued)
                     metrics.first_token.observe(now - started)
-                    metrics.queue.observe(max(0.0, output.queued))
+                    metrics.queue.observe(queued)
                     metrics.prefill.observe(max(0.0, now - started - output.queued))
                     job.usage.cached += output.cached
                 elif output.tokens:
@@ -201,6 +208,10 @@ async def _choice(service: Service, job: Job, index: int) -> AsyncIterator[Delta
     finally:
         now = last or time.monotonic()
         metrics.ended(reason)
+        tracing.generated(
+            span, count, reason, seconds=now - started,
+            first=first - started if first else None, queued=queued,
+        )  # fmt: skip
         metrics.whole.observe(now - started)
         if first:
             metrics.decode.observe(now - first)

@@ -1,7 +1,6 @@
 """The life of a server: listen, load, serve, drain, end."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from drakkar_workers.serve.server.errors import ApiError
 from drakkar_workers.serve.server.limits import Clients, follow_keys, read_keys
 from drakkar_workers.serve.server.operations import adapters_below
 from drakkar_workers.serve.server.service import Service
+from drakkar_workers.serve.tracing import sending
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +155,9 @@ async def _drain(service: Service, settings: ServerSettings, died: "asyncio.Task
 
 def run(settings: ServerSettings) -> int:
     """Serve in a loop of its own; an exit status."""
-    with contextlib.suppress(ImportError):
-        import uvloop
-
+    with sending("drakkar-engine"):
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(serve(settings))
         return uvloop.run(serve(settings))
-    return asyncio.run(serve(settings))
