@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from drakkar.local import manifests, state
+from drakkar.local.build import ensure_programs
 from drakkar.local.errors import ClusterError
 from drakkar.local.kubeapi import KubeApi
 from drakkar.local.paths import ClusterPaths, checkout, owner
@@ -36,6 +39,23 @@ def docker_problem() -> str | None:
     return None
 
 
+IMAGE_VARIABLE = "DRAKKAR_KIND_IMAGE"
+"""Environment variable that names the image of kind's nodes; by default kind's own."""
+
+
+def creation_problem(output: str) -> str:
+    """Why `kind create cluster` failed, from what it wrote: a sentence with what would help."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if found := re.search(r'failed to pull image "([^"@]+)', output):
+        last = lines[-1].removeprefix("Command Output: ")
+        return (
+            f"Docker can't pull the image of kind's nodes, {found[1]}: {last}. Load one with "
+            f"'docker load' and name it in {IMAGE_VARIABLE}, or use --provider upstream."
+        )
+    errors = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+    return f"'kind create cluster' failed: {' '.join(errors).removeprefix('ERROR: ')}"
+
+
 class Kind:
     """The provider `kind`: nodes and their labels come from kind-config.yaml."""
 
@@ -58,11 +78,11 @@ class Kind:
         name = self._paths.name
         with state.locked(self._paths.lock):
             self._paths.root.mkdir(parents=True, exist_ok=True)
-            if name not in run(["kind", "get", "clusters"], check=False).split():
+            if name not in run([self._program(), "get", "clusters"], check=False).split():
                 with self._progress.step("Creating the kind cluster"):
                     self._create(name)
             self.kubeconfig.touch(mode=0o600)
-            self.kubeconfig.write_text(run(["kind", "get", "kubeconfig", "--name", name]))
+            self.kubeconfig.write_text(run([self._program(), "get", "kubeconfig", "--name", name]))
             with KubeApi(self.kubeconfig) as api:
                 path = f"/apis/node.k8s.io/v1/runtimeclasses/{RUNTIME_CLASS}"
                 # The image of Drakkar is a whole one here: the handler is kind's ordinary one.
@@ -79,8 +99,8 @@ class Kind:
 
     def down(self) -> None:
         with state.locked(self._paths.lock):
-            if docker_problem() is None and shutil.which("kind"):
-                run(["kind", "delete", "cluster", "--name", self._paths.name])
+            if docker_problem() is None:
+                run([self._program(), "delete", "cluster", "--name", self._paths.name])
             shutil.rmtree(self._paths.root, ignore_errors=True)
         self._paths.lock.unlink(missing_ok=True)
 
@@ -92,26 +112,27 @@ class Kind:
 
     def load_image(self, archive: Path) -> list[str]:
         self._require()
-        run(["kind", "load", "image-archive", archive, "--name", self._paths.name])
+        run([self._program(), "load", "image-archive", archive, "--name", self._paths.name])
         return []
+
+    def _program(self) -> str:
+        """kind: that on PATH, else one that is built."""
+        return shutil.which("kind") or str(ensure_programs(self._progress, ["kind"]).kind)
 
     def _require(self) -> None:
         problem = docker_problem()
         if problem:
             raise ClusterError(problem)
-        if not shutil.which("kind"):
-            raise ClusterError(
-                "The program 'kind' is missing: 'go install sigs.k8s.io/kind@v0.33.0' installs it."
-            )
 
     def _create(self, name: str) -> None:
         root = checkout()
         config = (root or Path()) / "kind-config.yaml"
         if root is None or not config.is_file():
             raise ClusterError("kind-config.yaml is missing: run this from Drakkar's source tree.")
-        command = ["kind", "create", "cluster", "--name", name, "--config", str(config)]
+        command = [self._program(), "create", "cluster", "--name", name, "--config", str(config)]
+        if image := os.environ.get(IMAGE_VARIABLE):
+            command += ["--image", image]
         command += ["--kubeconfig", str(self.kubeconfig), "--wait", "120s"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise ClusterError(f"'kind create cluster' failed: {' '.join(last)}")
+            raise ClusterError(creation_problem(done.stderr or done.stdout))
