@@ -36,6 +36,7 @@ from drakkar_server.web import cluster as web_cluster
 from drakkar_server.web import jobs as web_jobs
 from drakkar_server.web import services as web_services
 from drakkar_server.web import session
+from drakkar_server.web import settings as web_settings
 from drakkar_server.web.render import HERE, error_page
 
 AGENT = "drakkar-server"
@@ -113,7 +114,7 @@ def create_app(settings: Settings, connection: Connection | None = None) -> Fast
         app.add_exception_handler(kind, _answer)
     routers = (health, auth, actions, logs, past, streams, jobs, cluster, usage)
     serving = (service_actions, services, figures, chat)
-    pages = (session, web_cluster, web_jobs, web_services)
+    pages = (session, web_cluster, web_jobs, web_services, web_settings)
     for router in [module.router for module in (*routers, *serving, *pages)]:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -19,7 +19,9 @@ from drakkar.cli import (
     node,
     plan,
     progress,
+    serving,
     topology,
+    usage,
 )
 from drakkar.cli import describe as describing
 from drakkar.cli import describe_service as describing_service
@@ -43,7 +45,6 @@ app = typer.Typer(
     name="drakkar",
     help="Train on Kubernetes: gangs of pods that start together and survive losses.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -247,6 +248,9 @@ app.command("submit")(run)
 app.command()(live.events)
 app.command()(live.top)
 app.command()(live.queue)
+app.command()(usage.usage)
+app.command()(serving.serve)
+app.command()(serving.chat)
 app.command()(install.install)
 app.command()(dashboard.dashboard)
 app.add_typer(topology.app, name="topology")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
-from drakkar.client.errors import InvalidError, NotInstalledError, from_service
+from drakkar.client.errors import InvalidError, NotInstalledError, from_model, from_service
 from drakkar.client.kubeconfig import Connection, load
 from drakkar.client.nodes import Nodes
 from drakkar.client.pods import Pods
@@ -187,6 +187,24 @@ class Client:
             query=query,
             body=body,
             failure=from_service,
+        )
+
+    def ask_service(
+        self, name: str, path: str, body: Object, namespace: str | None = None
+    ) -> Object:
+        """What an InferenceService answers to a request of OpenAI's API, by the API server's proxy.
+
+        Needs the right to ``create`` ``services/proxy``. A service without replicas gets one first.
+        """
+        where = namespace or self.namespace
+        service = path_of("api", "v1", "namespaces", where, "services", f"{name}:http")
+        return self._transport.request(
+            "POST",
+            f"{service}/proxy{path}",
+            target=f"InferenceService {where}/{name}",
+            body=body,
+            failure=from_model,
+            read_timeout=600.0,
         )
 
     def _resource(self, api_version: str, kind: str) -> dict[str, Any]:

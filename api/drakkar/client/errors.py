@@ -94,6 +94,17 @@ def from_service(code: int, status: Mapping[str, Any] | None, target: str) -> Cl
     return from_status(code, status, target)
 
 
+def from_model(code: int, status: Mapping[str, Any] | None, target: str) -> ClientError:
+    """The error for an answer of a served model by way of the API server's proxy.
+
+    target: the service, such as "InferenceService default/gpt".
+    """
+    said = (status or {}).get("error")
+    if isinstance(said, Mapping):
+        return ClientError(f"{target} refuses ({code}): {said.get('message')}", code=code)
+    return from_status(code, status, target)
+
+
 def _causes(details: Mapping[str, Any]) -> str:
     """The causes of a refusal, one a line if there are several."""
     lines = []

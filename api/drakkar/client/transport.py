@@ -15,7 +15,6 @@ Object = dict[str, Any]
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
-_TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
 # An API server that is overloaded, or still fills the cache of a kind, says so by Retry-After and has
 # done nothing: any request may be sent again. All other failures are the caller's to judge.
 _RETRIES: Final = urllib3.Retry(
@@ -51,12 +50,14 @@ class Transport:
         body: Any = None,
         content_type: str = "application/json",
         failure: Callable[[int, Object | None, str], ClientError] = from_status,
+        read_timeout: float = 30.0,
     ) -> Object:
         """The answer's JSON object. Raises ClientError; target names the object in its message.
 
         failure: the error for an answer of 400 and more: (status, its JSON object, target).
         """
-        response = self._open(method, path, query, body, content_type, _TIMEOUT)
+        timeout = urllib3.Timeout(connect=5.0, read=read_timeout)
+        response = self._open(method, path, query, body, content_type, timeout)
         try:
             text = response.data
         except urllib3.exceptions.HTTPError as error:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,14 @@ class Sessions:
             return self._box.decrypt(cookie.encode(), ttl=LIFETIME_SECONDS).decode()
         except (InvalidToken, ValueError):
             return None
+
+    def end_of(self, cookie: str) -> datetime | None:
+        """When the cookie is too old; None if it is not ours."""
+        try:
+            begun = self._box.extract_timestamp(cookie.encode())
+        except (InvalidToken, ValueError):
+            return None
+        return datetime.fromtimestamp(begun + LIFETIME_SECONDS, UTC)
 
     def csrf(self, cookie: str) -> str:
         """What a page of this session sends along with every change."""

@@ -1,4 +1,4 @@
-"""Pages about the whole: overview, queues, nodes, usage, settings."""
+"""Pages about the whole: overview, queues, nodes, usage."""
 
 import time
 from collections.abc import Iterable
@@ -88,9 +88,3 @@ async def usage(
     end = time.time()
     rows = await usage_of(caller, parts, [by], end - days * 86400, end)
     return page(request, caller, "usage.html", title="Usage", rows=rows, by=by, days=days)
-
-
-@router.get("/settings")
-async def settings(request: Request, caller: Asking, parts: Parts) -> Response:
-    """Who one is, how long things are kept, how to get at the API."""
-    return page(request, caller, "settings.html", title="Settings", settings=parts.settings)

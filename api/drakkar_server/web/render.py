@@ -27,6 +27,10 @@ def _age(value: datetime | None) -> str:
     return "–" if value is None else duration(max(0.0, time.time() - value.timestamp()))
 
 
+def _left(value: datetime) -> str:
+    return duration(max(0.0, value.timestamp() - time.time()))
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else number(value)
 
@@ -55,7 +59,7 @@ environment = jinja2.Environment(
     lstrip_blocks=True,
 )
 environment.filters |= {
-    "age": _age, "number": _number, "percent": _percent, "time": _time, "yaml": _yaml, "at": _at,
+    "age": _age, "left": _left, "number": _number, "percent": _percent, "time": _time, "yaml": _yaml, "at": _at,
     "duration": duration, "restart": restart_line,
 }  # fmt: skip
 

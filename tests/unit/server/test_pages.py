@@ -1,9 +1,12 @@
 """Pages: whoever looks sees what they may, text stays text, and changes need the session's token."""
 
+import base64
 import re
+from datetime import UTC, datetime
 
 import pytest
 
+from drakkar_server.web.settings import end_of
 from support.pages import XSS, csrf, signed_in
 from support.server_world import ADMIN, ANN, BEN, World
 
@@ -102,3 +105,21 @@ async def test_yaml_with_aliases_is_refused(here: World) -> None:
         "/jobs/new/plan", data={"manifest": bomb}, headers={"X-CSRF-Token": await csrf(client)}
     )
     assert "aliases" in answer.text
+
+
+async def test_settings_tell_rights_and_the_end_of_the_session(here: World) -> None:
+    client = await signed_in(here, ANN)
+    for namespace, may in (("ann", 10), ("ben", 0)):
+        text = (await client.get(f"/settings?namespace={namespace}")).text
+        # Besides, ann may list queues, but not nodes.
+        assert text.count(">may</span>") == may + 1
+        assert "ends in 11h" in text or "ends in 12h" in text
+        assert ANN not in text
+    assert (await client.get("/settings?namespace=../x")).status_code == 422
+
+
+def test_the_end_of_a_token_is_what_it_says() -> None:
+    claims = base64.urlsafe_b64encode(b'{"exp": 1767225600}').decode().rstrip("=")
+    assert end_of(f"h.{claims}.s") == datetime(2026, 1, 1, tzinfo=UTC)
+    for odd in ("", "a.b", "a.!.c", f"h.{base64.urlsafe_b64encode(b'[]').decode()}.s", "opaque"):
+        assert end_of(odd) is None

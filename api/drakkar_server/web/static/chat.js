@@ -13,7 +13,7 @@
   try { turns = JSON.parse(sessionStorage.getItem(box.dataset.key)) || []; } catch { turns = []; }
 
   const show = (role, content) => {
-    const item = document.createElement("li"), who = document.createElement("strong"), what = document.createElement("div");
+    const item = document.createElement("article"), who = document.createElement("strong"), what = document.createElement("div");
     item.className = `turn turn-${role}`;
     who.textContent = NAMES[role];
     what.textContent = content;
