@@ -182,7 +182,7 @@ class FakeKube:
         _check_preconditions(raw, body.get("metadata") or {})
         changed = copy.deepcopy(raw)
         if verb == "PUT":
-            part = {"spec": body.get("spec")} if at.subresource is None else {}
+            part = {at.subresource or "spec": body.get(at.subresource or "spec")}
             changed.update(copy.deepcopy(part))
         else:
             patch = {"status": body.get("status")} if at.subresource == "status" else dict(body)

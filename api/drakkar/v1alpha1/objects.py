@@ -98,11 +98,19 @@ _SUSPENDED: Final = (
 )
 
 
+_MOVES_ON: Final = (
+    "(has(self.status) && has(self.status.phase) && (!has(oldSelf.status) "
+    "|| !has(oldSelf.status.phase) || self.status.phase != oldSelf.status.phase))"
+)
+"""True only of a write to the status, which can't change the spec, as a write of the spec can't change
+the status. To compare the specs would be a tenth of what such a write costs the API server."""
+
+
 def _immutable_while_pods_exist() -> JsonDict:
     names = [info.alias or name for name, info in TrainingJobSpec.model_fields.items()]
     frozen = [name for name in names if name not in _MUTABLE | {"queue"}]
     return rule(
-        f"{_SUSPENDED} || (" + " && ".join(_unchanged(name) for name in frozen) + ")",
+        f"{_MOVES_ON} || {_SUSPENDED} || (" + " && ".join(_unchanged(name) for name in frozen) + ")",
         f"unless a job is suspended only {', '.join(sorted(_MUTABLE))} of its spec may change: suspend "
         "it first and wait for its condition Suspended, or delete and create it again",
     )
@@ -142,7 +150,7 @@ class TrainingJob(KubernetesObject):
             ),
             _immutable_while_pods_exist(),
             rule(
-                f"{_unchanged('queue')} || {_SUSPENDED} "
+                f"{_MOVES_ON} || {_unchanged('queue')} || {_SUSPENDED} "
                 "|| !has(oldSelf.status) || !has(oldSelf.status.placement)",
                 "a job that has its place can't change queue: suspend it first, "
                 "or delete and create it again",

@@ -94,7 +94,7 @@ affinity:
   verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
 - apiGroups: [drakkar.dev]
   resources: [trainingjobs/status]
-  verbs: [patch]
+  verbs: [update, patch] # patch: the release before, during an upgrade
 - apiGroups: [drakkar.dev]
   resources: [trainingjobs/finalizers]
   verbs: [update] # owner references with blockOwnerDeletion
@@ -103,7 +103,7 @@ affinity:
   verbs: [get, list, watch]
 - apiGroups: [drakkar.dev]
   resources: [inferenceservices/status]
-  verbs: [patch]
+  verbs: [update, patch] # patch: the release before, during an upgrade
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]

@@ -8,7 +8,7 @@ straight into the stores, so that the next plan sees them whatever the watches' 
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +20,6 @@ from drakkar.kube.store import Store, object_key
 from drakkar.v1alpha1.trainingjob import TrainingJobStatus
 from drakkar_operator.cluster import paths
 from drakkar_operator.cluster.limits import TokenBucket, retrying
-from drakkar_operator.cluster.merge import merge_patch
 from drakkar_operator.cluster.project import epoch
 from drakkar_operator.cluster.recorder import Recorder, Reference
 from drakkar_operator.metrics import Metrics
@@ -102,19 +101,13 @@ class Executor:
         Nothing is sent if nothing changed. Raises OutdatedError if the job has changed or is gone, then
         the store holds its current state; ApiError; NotLeaderError.
         """
-        patch = merge_patch(job.raw.get("status") or {}, status.wire())
-        if not patch:
+        wanted = status.wire()
+        if wanted == (job.raw.get("status") or {}):
             return job
-        meta = job.raw["metadata"]
-        body = {
-            "metadata": {"uid": job.uid, "resourceVersion": meta["resourceVersion"]},
-            "status": patch,
-        }
+        body = with_status(job.raw, "TrainingJob", wanted)
         path = paths.training_job(job.namespace, job.name)
         try:
-            raw = await self._write(
-                lambda: self._rest.patch(f"{path}/status", body, params=_MANAGER)
-            )
+            raw = await self.send("PUT", f"{path}/status", body)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
@@ -255,10 +248,15 @@ class Executor:
             if error.status not in (404, 409):
                 raise
 
-    async def send(self, verb: Literal["POST", "PATCH"], path: str, body: Object) -> Object:
-        """Create or patch an object as the operator; returns it as stored. Raises ApiError."""
-        call = self._rest.post if verb == "POST" else self._rest.patch
-        return await self._write(lambda: call(path, body, params=_MANAGER))
+    async def send(self, verb: Literal["POST", "PUT", "PATCH"], path: str, body: Object) -> Object:
+        """Create, replace or patch an object as the operator; returns it as stored. Raises ApiError."""
+        match verb:
+            case "POST":
+                return await self._write(lambda: self._rest.post(path, body, _MANAGER))
+            case "PUT":
+                return await self._write(lambda: self._rest.put(path, body, _MANAGER))
+            case "PATCH":
+                return await self._write(lambda: self._rest.patch(path, body, params=_MANAGER))
 
     def saw_pod(self, raw: Object) -> None:
         """Take a pod that a write answered with, so that the next look sees it."""
@@ -291,6 +289,17 @@ class Executor:
         )
         self.record(job, RecordEvent("Warning", "NameTaken", message))
         return RefusedError(message, permanent=False)
+
+
+def with_status(raw: Mapping[str, Any], kind: str, status: Object) -> Object:
+    """What to replace the status of an object by; the API server takes nothing else from it.
+
+    A merge patch costs the server a tenth more: it writes the whole object as JSON, patches that and
+    reads it.
+    """
+    kept = ("namespace", "name", "uid", "resourceVersion")
+    metadata = {name: raw["metadata"][name] for name in kept}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "status": status}
 
 
 def refused(error: ApiError, what: str) -> Exception:

@@ -25,8 +25,7 @@ def project_job(raw: Object) -> JobView:
     try:
         status = TrainingJobStatus.model_validate(raw.get("status") or {})
     except ValidationError:
-        # Only the operator writes it. What an unknown version of it wrote is not lost: the next
-        # write is a patch of what is understood.
+        # Only the operator writes it. What a version unknown to this one wrote is found anew.
         status = TrainingJobStatus()
     return JobView(
         namespace=meta["namespace"],

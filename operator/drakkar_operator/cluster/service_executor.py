@@ -24,8 +24,8 @@ from drakkar_operator.cluster.executor import (
     RefusedError,
     label_of,
     refused,
+    with_status,
 )
-from drakkar_operator.cluster.merge import merge_patch
 from drakkar_operator.cluster.recorder import Recorder, Reference
 from drakkar_operator.cluster.router_keys import RouterKeys
 from drakkar_operator.cluster.services import Services
@@ -64,17 +64,13 @@ class ServiceExecutor:
         self, service: ServiceView, status: InferenceServiceStatus
     ) -> ServiceView:
         """As ``Executor.write_status``."""
-        patch = merge_patch(service.raw.get("status") or {}, status.wire())
-        if not patch:
+        wanted = status.wire()
+        if wanted == (service.raw.get("status") or {}):
             return service
-        meta = service.raw["metadata"]
-        body = {
-            "metadata": {"uid": service.uid, "resourceVersion": meta["resourceVersion"]},
-            "status": patch,
-        }
+        body = with_status(service.raw, "InferenceService", wanted)
         path = paths.inference_service(service.namespace, service.name)
         try:
-            raw = await self._executor.send("PATCH", f"{path}/status", body)
+            raw = await self._executor.send("PUT", f"{path}/status", body)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise

@@ -77,6 +77,13 @@ def test_frozen_field_can_not_be_removed(client: Client, job: str) -> None:
         client.training_jobs.patch(job, {"spec": {"template": None}}, dry_run=True)
 
 
+def test_frozen_field_whatever_is_said_of_the_status(client: Client, job: str) -> None:
+    """The rules pass over writes that change the phase: only those to the status itself can."""
+    with pytest.raises(InvalidError, match="suspend it first"):
+        change = {"status": {"phase": "Running"}, "spec": {"replicas": FROZEN["replicas"]}}
+        client.training_jobs.patch(job, change, dry_run=True)
+
+
 @pytest.mark.parametrize("field", FREE)
 def test_free_field(client: Client, job: str, field: str) -> None:
     client.training_jobs.patch(job, {"spec": {field: FREE[field]}}, dry_run=True)

@@ -55,9 +55,9 @@ async def test_a_gang_of_one_needs_few_writes(world: World):
         if verb not in ("GET", "WATCH") and "/namespaces/default/" in path
     ]
     assert writes == [
-        ("PATCH", "status"),
+        ("PUT", "status"),
         ("POST", "pods"),
-        ("PATCH", "status"),
+        ("PUT", "status"),
         ("POST", "events"),
     ]
 
@@ -82,9 +82,9 @@ async def test_a_job_that_cannot_fit_says_why_and_starts_when_room_appears(world
         JOBS, training_job("a", replicas=6, accelerators={"resource": "nvidia.com/gpu", "count": 8})
     )
     await world.until(lambda: "6 replicas" in world.status("a").get("pendingReason", ""))
-    writes = world.kube.sent("PATCH", "trainingjobs")
+    writes = world.kube.sent("PUT", "trainingjobs")
     await asyncio.sleep(300)
-    assert world.kube.sent("PATCH", "trainingjobs") == writes, "a reason is written once"
+    assert world.kube.sent("PUT", "trainingjobs") == writes, "a reason is written once"
     assert world.pods("a") == []
     world.kube.put("nodes", node("n4"))
     world.kube.put("nodes", node("n5"))
@@ -116,9 +116,9 @@ async def test_room_given_up_by_one_job_is_taken_by_the_next(world: World):
         Fault("POST", "/pods", ApiError(500, "InternalError", "etcd"), times=9),
         Fault("POST", "/pods", ApiError(403, "Forbidden", "exceeded quota"), times=2),
         Fault("POST", "/services", lost_connection(), after=True),
-        Fault("PATCH", "/status", lost_connection(), after=True, times=3),
-        Fault("PATCH", "/status", ApiError(500, "InternalError", ""), times=9),
-        Fault("PATCH", "/status", ApiError(409, "Conflict", ""), times=2),
+        Fault("PUT", "/status", lost_connection(), after=True, times=3),
+        Fault("PUT", "/status", ApiError(500, "InternalError", ""), times=9),
+        Fault("PUT", "/status", ApiError(409, "Conflict", ""), times=2),
         Fault("GET", "/trainingjobs", ApiError(500, "InternalError", ""), times=3),
     ],
     ids=lambda f: f"{f.verb}{f.part}-{f.error.status}{'-done' if f.after else ''}",
@@ -228,7 +228,7 @@ async def test_operators_are_killed_all_the_time(world: World, seed: int):
     for _ in range(10):
         await asyncio.sleep(rng.choice([rng.random() * 0.6, rng.random() * 8]))
         if rng.random() < 0.3:
-            verb = rng.choice(["POST", "PATCH", "DELETE", "GET"])
+            verb = rng.choice(["POST", "PUT", "PATCH", "DELETE", "GET"])
             kube.faults.append(
                 Fault(verb, "", rng.choice(errors), times=2, after=rng.random() < 0.5)
             )

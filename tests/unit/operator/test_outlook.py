@@ -59,9 +59,9 @@ async def test_nothing_is_written_again_while_nothing_changes(world: World) -> N
     await world.until(lambda: world.phase("a") == "Running")
     world.kube.put(JOBS, training_job("b", replicas=4, accelerators=GPUS))
     await world.until(lambda: world.status("b").get("expectedStart"))
-    writes = world.kube.sent("PATCH", "trainingjobs")
+    writes = world.kube.sent("PUT", "trainingjobs")
     await asyncio.sleep(3600)
-    assert world.kube.sent("PATCH", "trainingjobs") == writes
+    assert world.kube.sent("PUT", "trainingjobs") == writes
     await process.terminate()
 
 
@@ -70,7 +70,7 @@ async def test_a_long_line_is_told_by_and_by_and_holds_up_nobody(world: World) -
     process = Process(world.kube)
     for at in range(450):
         world.kube.put(JOBS, training_job(f"w{at:03}", replicas=9 + at, accelerators=GPUS))
-    world.kube.faults.append(Fault("PATCH", "/w", delay=0.05, times=10_000))
+    world.kube.faults.append(Fault("PUT", "/w", delay=0.05, times=10_000))
     world.kube.put(JOBS, training_job("fits", accelerators=GPUS))
     await world.until(lambda: world.phase("fits") == "Running", 3)
     await world.until(

@@ -112,7 +112,7 @@ async def test_jobs_that_would_be_held_up_are_named(desk: Desk) -> None:
     desk.world.kube.put(classes, {"metadata": {"name": "high"}, "value": 100})
     await desk.until(lambda: desk.process.core.caches.priority_of("high") == 100)
     # The next cycle is held up between its looking and its writing: the job waits.
-    desk.world.kube.faults.append(Fault("PATCH", "/low/status", delay=1.0, times=9))
+    desk.world.kube.faults.append(Fault("PUT", "/low/status", delay=1.0, times=9))
     desk.world.kube.put(JOBS, training_job("low", replicas=3, accelerators=GPUS))
     await desk.until(lambda: desk.process.core.scheduler.waiting("default/low"))
     _, answer = await desk.ask(stored("a", replicas=3, priorityClassName="high"))

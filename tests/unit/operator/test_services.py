@@ -176,7 +176,7 @@ async def test_the_next_operator_continues_where_one_died(world: World):
 async def test_writes_that_fail_are_tried_again(world: World):
     refused = ApiError(403, "Forbidden", "exceeded quota: pods")
     world.kube.faults += [
-        Fault("PATCH", "inferenceservices", lost_connection(), times=2, after=True),
+        Fault("PUT", "inferenceservices", lost_connection(), times=2, after=True),
         Fault("POST", "/pods", refused, times=3),
         Fault("POST", "/deployments", lost_connection(), times=1),
     ]

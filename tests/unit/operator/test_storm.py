@@ -90,7 +90,7 @@ async def test_everybody_has_a_turn_and_no_room_is_given_twice(world: World, see
         storm.submit(f"j{turn}")
         await asyncio.sleep(rng.choice([0.1, 5.0, 60.0]))
         if rng.random() < 0.4:
-            verb = rng.choice(["POST", "PATCH", "DELETE"])
+            verb = rng.choice(["POST", "PUT", "PATCH", "DELETE"])
             fault = Fault(verb, "", rng.choice(errors), times=2, after=rng.random() < 0.5)
             world.kube.faults.append(fault)
         if rng.random() < 0.4:
