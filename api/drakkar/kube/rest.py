@@ -119,9 +119,7 @@ class Rest:
         """Create an object; returns it as stored. Raises ApiError."""
         return await self._call("POST", path, body=body, params=params)
 
-    async def put(
-        self, path: str, body: Object, params: Mapping[str, str] | None = None
-    ) -> Object:
+    async def put(self, path: str, body: Object, params: Mapping[str, str] | None = None) -> Object:
         """Replace an object; its resourceVersion, if set, must be the current one."""
         return await self._call("PUT", path, body=body, params=params)
 

@@ -110,7 +110,9 @@ def _immutable_while_pods_exist() -> JsonDict:
     names = [info.alias or name for name, info in TrainingJobSpec.model_fields.items()]
     frozen = [name for name in names if name not in _MUTABLE | {"queue"}]
     return rule(
-        f"{_MOVES_ON} || {_SUSPENDED} || (" + " && ".join(_unchanged(name) for name in frozen) + ")",
+        f"{_MOVES_ON} || {_SUSPENDED} || ("
+        + " && ".join(_unchanged(name) for name in frozen)
+        + ")",
         f"unless a job is suspended only {', '.join(sorted(_MUTABLE))} of its spec may change: suspend "
         "it first and wait for its condition Suspended, or delete and create it again",
     )
