@@ -191,8 +191,9 @@ class Controller:
     async def _claim(self, job: JobView) -> Claim:
         """State of the checkpoint volume, for a gang that still needs pods."""
         storage = job.spec.checkpoint.storage
+        claim = storage.persistent_volume_claim if storage is not None else None
         if (
-            storage is None
+            claim is None
             or cond.finished(job.status.conditions)
             or job.spec.suspend
             or job.problem is not None
@@ -200,7 +201,7 @@ class Controller:
             return Claim()
         if len(self._own_pods(job)) >= job.replicas:
             return Claim()
-        return await self._claims.look(job.namespace, storage.persistent_volume_claim.claim_name)
+        return await self._claims.look(job.namespace, claim.claim_name)
 
     def _follow(self, key: str, job: JobView, pods: tuple[PodView, ...]) -> None:
         """Listen to the coordinator as long as there is one that can speak."""

@@ -132,11 +132,13 @@ def _facts(job: TrainingJob, now: datetime) -> Iterator[tuple[str, str]]:
             ", ".join(f"{each.size} replicas in one {each.level}" for each in wish.groups),
         )
     if storage := spec.checkpoint.storage:
-        claim = storage.persistent_volume_claim
+        if claim := storage.persistent_volume_claim:
+            where = f"claim {claim.claim_name}, folder {claim.sub_path or job.name}"
+        else:
+            where = storage.object_store.url if storage.object_store else "?"
         yield (
             "Checkpoints",
-            f"every {spec.checkpoint.every_steps} steps to claim {claim.claim_name}, "
-            f"folder {claim.sub_path or job.name}, {spec.checkpoint.keep} kept",
+            f"every {spec.checkpoint.every_steps} steps to {where}, {spec.checkpoint.keep} kept",
         )
     for word, moment in (
         ("Created", job.metadata.creation_timestamp),

@@ -46,10 +46,64 @@ class ClaimReference(Model):
     )
 
 
+class ObjectStore(Model):
+    """A bucket, or a part of one, in an object store."""
+
+    url: Annotated[
+        str,
+        Field(
+            min_length=6,
+            max_length=512,
+            pattern=r"^(s3|gs)://[^/@?#\s]+(/[^@?#\s]*)?$",
+            json_schema_extra={
+                PATTERN_MESSAGE: "write s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, without credentials"
+            },
+        ),
+    ] = Field(
+        description="Bucket and prefix, such as s3://bucket/runs; checkpoints go to "
+        "NAMESPACE/NAME below it."
+    )
+    endpoint: (
+        Annotated[
+            str,
+            Field(
+                max_length=512,
+                pattern=r"^https?://[^/@?#\s]+(/[^@?#\s]*)?$",
+                json_schema_extra={
+                    PATTERN_MESSAGE: "write a URL such as https://minio.storage:9000"
+                },
+            ),
+        ]
+        | None
+    ) = Field(
+        default=None, description="Of a store that speaks S3 but is not Amazon's; needs s3://."
+    )
+    secret_name: Name | None = Field(
+        default=None,
+        description="Secret in the job's namespace whose keys are the store's environment variables, "
+        "such as AWS_ACCESS_KEY_ID. Without it pods use the rights of their node or service account.",
+    )
+
+
 class CheckpointStorage(Model):
     """Where checkpoints are kept."""
 
-    persistent_volume_claim: ClaimReference
+    model_config: ClassVar[ConfigDict] = rules(
+        rule(
+            "has(self.persistentVolumeClaim) != has(self.objectStore)",
+            "write either persistentVolumeClaim or objectStore",
+        ),
+        rule(
+            "!has(self.objectStore) || !has(self.objectStore.endpoint) "
+            "|| self.objectStore.url.startsWith('s3://')",
+            "objectStore.endpoint is for s3:// alone: remove it",
+        ),
+    )
+
+    persistent_volume_claim: ClaimReference | None = Field(
+        default=None, description="A volume that all pods of the gang can write."
+    )
+    object_store: ObjectStore | None = None
 
 
 class Checkpoint(Model):
@@ -58,7 +112,7 @@ class Checkpoint(Model):
     model_config: ClassVar[ConfigDict] = rules(
         rule(
             "!has(self.restoreFrom) || has(self.storage)",
-            "restoreFrom is a path on the checkpoint volume: set storage too",
+            "restoreFrom is a path in the checkpoint storage: set storage too",
         ),
     )
 
@@ -78,7 +132,8 @@ class Checkpoint(Model):
     keep: int = Field(default=3, ge=1, le=100, description="Newest checkpoints that are kept.")
     restore_from: RelativePath | None = Field(
         default=None,
-        description="Start from this checkpoint folder (path below the volume) if the job has none yet.",
+        description="Start from this checkpoint folder (path below the volume, or below objectStore.url) if the job "
+        "has none yet.",
     )
 
 

@@ -24,6 +24,7 @@ from drakkar.constants import (
     TRAINER_CONTAINER,
 )
 from drakkar.protocol import GANG_ENV, GangConfig
+from drakkar.v1alpha1.trainingjob import ObjectStore
 from drakkar_operator.model import JobView
 from drakkar_operator.render.owner import owner_reference
 from drakkar_operator.render.parts import (
@@ -61,11 +62,7 @@ def coordinator_name(job: JobView, settings: WorkerSettings) -> str:
 def gang_config(job: JobView, settings: WorkerSettings) -> GangConfig:
     """What the agents of a gang are told."""
     spec = job.spec
-    storage = spec.checkpoint.storage
-    folder = None
-    if storage is not None:
-        claim = storage.persistent_volume_claim
-        folder = f"{CHECKPOINT_MOUNT}/{claim.sub_path or job.name}"
+    root, folder = _checkpoints(job)
     return GangConfig(
         job=job.name,
         namespace=job.namespace,
@@ -76,7 +73,7 @@ def gang_config(job: JobView, settings: WorkerSettings) -> GangConfig:
         recipe=spec.recipe.name if spec.recipe else None,
         recipe_config=spec.recipe.config if spec.recipe else {},
         checkpoint_dir=folder,
-        checkpoint_root=CHECKPOINT_MOUNT if storage is not None else None,
+        checkpoint_root=root,
         checkpoint_every=spec.checkpoint.every_steps,
         checkpoint_keep=spec.checkpoint.keep,
         memory_every=spec.checkpoint.memory_every_steps,
@@ -85,6 +82,19 @@ def gang_config(job: JobView, settings: WorkerSettings) -> GangConfig:
         backoff_seconds=spec.fault_tolerance.backoff_seconds,
         hang_timeout_seconds=spec.fault_tolerance.hang_timeout_seconds,
     )
+
+
+def _checkpoints(job: JobView) -> tuple[str | None, str | None]:
+    """Where checkpoints of all jobs of this storage begin, and the folder of this job's."""
+    storage = job.spec.checkpoint.storage
+    if storage is None:
+        return None, None
+    if claim := storage.persistent_volume_claim:
+        return CHECKPOINT_MOUNT, f"{CHECKPOINT_MOUNT}/{claim.sub_path or job.name}"
+    assert storage.object_store is not None
+    root = storage.object_store.url.rstrip("/")
+    # A bucket may be shared by namespaces, a claim is not.
+    return root, f"{root}/{job.namespace}/{job.name}"
 
 
 def training_pod(
@@ -168,8 +178,7 @@ def _complete_pod(
     volumes: list[dict[str, Any]] = spec.setdefault("volumes", [])
     add_named(volumes, {"name": "tmp", "emptyDir": {}})
     add_named(volumes, {"name": "shm", "emptyDir": dict(SHARED_MEMORY)})
-    if storage := job.spec.checkpoint.storage:
-        claim = storage.persistent_volume_claim.claim_name
+    if claim := _claim(job):
         add_named(volumes, {"name": "checkpoints", "persistentVolumeClaim": {"claimName": claim}})
 
 
@@ -188,8 +197,11 @@ def _complete_trainer(
     mounts: list[dict[str, Any]] = container.setdefault("volumeMounts", [])
     add_mount(mounts, {"name": "tmp", "mountPath": "/tmp"})
     add_mount(mounts, {"name": "shm", "mountPath": "/dev/shm"})
-    if job.spec.checkpoint.storage:
+    if _claim(job):
         add_mount(mounts, {"name": "checkpoints", "mountPath": CHECKPOINT_MOUNT})
+    bucket = _bucket(job)
+    if bucket is not None and bucket.secret_name:
+        container.setdefault("envFrom", []).append({"secretRef": {"name": bucket.secret_name}})
     environment = container.setdefault("env", [])
     variables = [
         *_environment(job, replica, settings),
@@ -203,6 +215,17 @@ def _complete_trainer(
         container["command"] = [settings.python, "-m", "drakkar_workers.agent"]
         container["args"] = ["--", *command] if command else []
         add_named(container.setdefault("ports", []), {"name": "agent", "containerPort": AGENT_PORT})
+
+
+def _claim(job: JobView) -> str | None:
+    storage = job.spec.checkpoint.storage
+    claim = storage.persistent_volume_claim if storage else None
+    return claim.claim_name if claim else None
+
+
+def _bucket(job: JobView) -> ObjectStore | None:
+    storage = job.spec.checkpoint.storage
+    return storage.object_store if storage else None
 
 
 def _complete_resources(container: dict[str, Any], job: JobView, replica: int) -> None:
@@ -229,6 +252,8 @@ def _environment(job: JobView, replica: int, settings: WorkerSettings) -> list[d
         downward("DRAKKAR_NODE_NAME", "spec.nodeName"),
         {"name": "HOME", "value": "/tmp"},
     ]
+    if (bucket := _bucket(job)) and bucket.endpoint:
+        variables.append({"name": "AWS_ENDPOINT_URL", "value": bucket.endpoint})
     if role := job.spec.role_of(replica):
         variables.append({"name": ROLE_ENV, "value": role.name})
     if job.spec.runtime == "plain":

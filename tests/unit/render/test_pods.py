@@ -47,6 +47,22 @@ def test_a_recipes_pod_runs_the_agent_on_its_node() -> None:
     assert environment(pod)["OMP_NUM_THREADS"] == "1"
 
 
+def test_a_bucket_takes_the_place_of_a_volume_and_its_secret_is_only_named() -> None:
+    store = {
+        "url": "s3://bucket/runs/",
+        "endpoint": "http://minio:9000",
+        "secretName": "bucket-key",
+    }
+    pod = training_pod(job(checkpoint={"storage": {"objectStore": store}}), 0, "a", SETTINGS)
+    config = GangConfig.model_validate_json(environment(pod)[GANG_ENV])
+    assert config.checkpoint_root == "s3://bucket/runs"
+    assert config.checkpoint_dir == "s3://bucket/runs/ml/gpt", "namespaces may share a bucket"
+    assert trainer(pod)["envFrom"] == [{"secretRef": {"name": "bucket-key"}}]
+    assert environment(pod)["AWS_ENDPOINT_URL"] == "http://minio:9000"
+    assert "checkpoints" not in {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert "checkpoints" not in {mount["name"] for mount in trainer(pod)["volumeMounts"]}
+
+
 def test_every_pod_of_a_gang_is_told_the_same() -> None:
     configs = {environment(training_pod(job(), r, "a", SETTINGS))[GANG_ENV] for r in range(3)}
     assert len(configs) == 1

@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from drakkar.protocol import GANG_ENV, GangConfig
@@ -23,9 +22,10 @@ from drakkar_workers import channel
 from drakkar_workers.checkpoint.tree import join, split
 from drakkar_workers.errors import TrainingError
 from drakkar_workers.train import world as worlds
-from drakkar_workers.train.checkpoint import layout, memory, restore
+from drakkar_workers.train.checkpoint import layout, memory, restore, store
 from drakkar_workers.train.checkpoint.layout import Manifest
 from drakkar_workers.train.checkpoint.memory import Memory
+from drakkar_workers.train.checkpoint.objects import Place, place, relative
 from drakkar_workers.train.checkpoint.restore import Found
 from drakkar_workers.train.checkpoint.saver import Outcome, Saver
 from drakkar_workers.train.checkpoint.state import RandomState, rank_file
@@ -77,8 +77,8 @@ class Checkpoint:
         )
         root = gang.checkpoint_root if gang else None
         chosen = folder or (gang.checkpoint_dir if gang else None)
-        self._folder = Path(chosen) if chosen else None
-        self._root = Path(root) if root else (self._folder.parent if self._folder else Path())
+        self._folder: Place | None = place(str(chosen)) if chosen else None
+        self._root = place(root) if root else (self._folder.parent if self._folder else Path())
         self._saver = self._open(keep or (gang.checkpoint_keep if gang else 3))
         self._memory = self._remember()
         self._done = 0
@@ -97,9 +97,9 @@ class Checkpoint:
         """
         rank, world, folder = self._world.rank, self._world, self._folder
         channel.send_phase(rank=rank, phase="restoring")
-        stored = restore.by_first(world, lambda: layout.published(folder)) if folder else []
+        stored = restore.by_first(world, store.of(folder).newest_step) if folder else 0
         source = "start"
-        if self._from_memory(max(stored, default=0)):
+        if self._from_memory(stored):
             source = "memory"
         elif folder is not None:
             found = restore.newest(folder, world, self._warn, pulse=self._pulse)
@@ -179,7 +179,7 @@ class Checkpoint:
         def claim() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             layout.claim(folder, attempt)
-            layout.clean(folder, attempt)
+            store.of(folder).clean(attempt)
 
         restore.by_first(world, claim)
         return Saver(
@@ -226,7 +226,7 @@ class Checkpoint:
                 f"{self._world.size}",
             )
         prefix = "" if self._shared else f"rank-{rank}."
-        known = FileSystemReader(found.folder).read_metadata().state_dict_metadata
+        known = restore.reader(found.folder).read_metadata().state_dict_metadata
         tensors = {
             name: torch.empty(entry.size, dtype=entry.properties.dtype)
             for name, entry in known.items()
@@ -293,9 +293,8 @@ class Checkpoint:
             if self._world.is_first:
                 self._warn(f"the checkpoint of step {outcome.step} failed: {outcome.error}")
         elif self._world.is_first:
-            inside = outcome.folder.is_relative_to(self._root)
-            path = outcome.folder.relative_to(self._root) if inside else outcome.folder
-            channel.send_checkpoint(step=outcome.step, path=str(path))
+            path = relative(outcome.folder, self._root)
+            channel.send_checkpoint(step=outcome.step, path=path)
 
     def _pulse(self) -> None:
         channel.send_phase(rank=self._world.rank, phase="saving")

@@ -19,8 +19,9 @@ from drakkar_workers import channel
 from drakkar_workers.errors import ConfigError, TrainingError
 from drakkar_workers.train import control, flops, settings
 from drakkar_workers.train import world as worlds
-from drakkar_workers.train.checkpoint import layout, memory, restore
+from drakkar_workers.train.checkpoint import layout, memory, restore, store
 from drakkar_workers.train.checkpoint.memory import Memory
+from drakkar_workers.train.checkpoint.objects import ObjectPath, Place
 from drakkar_workers.train.checkpoint.saver import Saver
 from drakkar_workers.train.recipes.registry import open_task
 from drakkar_workers.train.recipes.task import Task
@@ -64,17 +65,17 @@ def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
     """Train one rank as told. Raises ConfigError, TrainingError, and torch's errors."""
     control.wait_quietly()
     worlds.quieten()
-    rank, recipe = given.rank, given.recipe
+    rank, recipe, folder = given.rank, given.recipe, given.checkpoint_dir
     reporter = Reporter(
         rank=rank.rank,
         epoch=given.epoch,
         total_steps=recipe.steps,
-        metrics=given.checkpoint_dir / METRICS if given.checkpoint_dir else None,
+        metrics=folder / METRICS if isinstance(folder, Path) else None,
     )
     reporter.phase("starting")
     torch.set_num_threads(worlds.thread_count(environ, rank.local_world_size))
-    if given.checkpoint_dir is not None:
-        check_writable(given.checkpoint_dir, rank.rank)
+    if folder is not None:
+        check_writable(folder, rank.rank)
     task = open_task(recipe, environ)
     world = worlds.meet(rank, given.timeout_seconds)
     with control.listening() as requests:
@@ -98,7 +99,7 @@ def run(given: Settings, environ: Mapping[str, str]) -> ExitCode:
     return ExitCode.COMPLETE
 
 
-def check_writable(folder: Path, rank: int) -> None:
+def check_writable(folder: Place, rank: int) -> None:
     """Make the checkpoint folder and a file in it.
 
     Raises ConfigError with the path and the uid if that is not allowed, TrainingError if storage
@@ -109,13 +110,19 @@ def check_writable(folder: Path, rank: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if rank == 0:
             # Half-written checkpoints of former tries may be what fills the disk.
-            layout.clean(folder)
+            store.of(folder).clean()
         probe.touch()
         probe.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in FORBIDDEN:
+        missing = isinstance(folder, ObjectPath) and error.errno == errno.ENOENT
+        if error.errno not in FORBIDDEN and not missing:
             raise TrainingError(
                 "StorageError", f"checkpoint folder {folder}: {error.strerror or error}"
+            ) from None
+        if isinstance(folder, ObjectPath):
+            raise ConfigError(
+                f"checkpoint storage {folder} can't be written: {error.strerror}; check the URL and "
+                "the rights of the credentials in spec.checkpoint.storage.objectStore"
             ) from None
         raise ConfigError(
             f"checkpoint folder {folder} can't be written as uid {os.getuid()} gid {os.getgid()}: "
@@ -140,7 +147,7 @@ def _set_up(given: Settings, task: Task, world: World, reporter: Reporter) -> Tr
         attempt = world.from_first(f"{given.epoch}-{uuid.uuid4().hex[:8]}")
         restore.by_first(world, lambda: layout.claim(folder, attempt))
         if world.is_first:
-            layout.clean(folder, attempt)
+            store.of(folder).clean(attempt)
             started = first_start(folder, started)
         saver = Saver(
             folder,
@@ -198,11 +205,11 @@ def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter
     own_job = True
     found = None
     folder = given.checkpoint_dir
-    stored = restore.by_first(world, lambda: layout.published(folder)) if folder else []
+    stored = restore.by_first(world, store.of(folder).newest_step) if folder else 0
     trainer.first_batch = (
         restore.by_first(world, lambda: layout.read_position(folder)) if folder else 0
     )
-    if trainer.recall(at_least=max(stored, default=0)):
+    if trainer.recall(at_least=stored):
         reporter.resume(trainer.step, "memory", f"resuming at step {trainer.step} from memory")
         return
     if given.checkpoint_dir is not None:
@@ -224,7 +231,7 @@ def _restore(given: Settings, trainer: Trainer, world: World, reporter: Reporter
     reporter.resume(trainer.step, "storage" if own_job else "start", text)
 
 
-def _source(folder: Path, world: World, reporter: Reporter) -> restore.Found:
+def _source(folder: Place, world: World, reporter: Reporter) -> restore.Found:
     """The checkpoint that ``restoreFrom`` names: a step's folder, or a folder of them."""
     trouble: str | None = None
     is_step = restore.by_first(world, lambda: restore.exists(folder / layout.MANIFEST))
@@ -238,7 +245,7 @@ def _source(folder: Path, world: World, reporter: Reporter) -> restore.Found:
     return found
 
 
-def first_start(folder: Path, now: float) -> float:
+def first_start(folder: Place, now: float) -> float:
     """When the training in this folder first began; now, if it begins now."""
     path = folder / RUN_FILE
     try:

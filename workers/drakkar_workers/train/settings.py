@@ -13,6 +13,7 @@ from drakkar.protocol import GANG_ENV, GangConfig
 from drakkar.v1alpha1.recipes import TrainingConfig, parse_recipe
 from drakkar_workers.channel import EPOCH_ENV
 from drakkar_workers.errors import ConfigError
+from drakkar_workers.train.checkpoint.objects import Place, place
 
 COLLECTIVE_MARGIN = 1.5
 """Collectives wait longer than the agents do: they know which rank did not arrive, a collective that
@@ -35,13 +36,13 @@ class Settings:
 
     recipe: TrainingConfig
     rank: Rank
-    checkpoint_dir: Path | None
-    checkpoint_root: Path | None
+    checkpoint_dir: Place | None
+    checkpoint_root: Place | None
     checkpoint_every: int
     checkpoint_keep: int
     memory_every: int
     """Steps between two checkpoints in memory; 0 for none."""
-    restore_from: Path | None
+    restore_from: Place | None
     timeout_seconds: float
     """A collective that takes longer has lost a peer."""
     epoch: int
@@ -58,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="YAML: the recipe's settings as under spec.recipe.config, or a whole TrainingJob",
     )
-    parser.add_argument("--out", type=Path, help="folder for checkpoints and metrics")
+    parser.add_argument("--out", help="folder, or URL in an object store, for checkpoints")
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
     parser.add_argument("--keep", type=int, default=3, help="newest checkpoints that are kept")
     return parser.parse_args(argv)
@@ -78,8 +79,8 @@ def read(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
             coordinator="",
             recipe=name,
             recipe_config=config,
-            checkpoint_dir=str(arguments.out) if arguments.out else None,
-            checkpoint_root=str(arguments.out) if arguments.out else None,
+            checkpoint_dir=arguments.out,
+            checkpoint_root=arguments.out,
             checkpoint_every=arguments.checkpoint_every,
             checkpoint_keep=arguments.keep,
         )
@@ -89,11 +90,11 @@ def read(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         recipe = parse_recipe(gang.recipe or "pretrain", gang.recipe_config, rank.world_size)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    root = Path(gang.checkpoint_root) if gang.checkpoint_root else None
+    root = _place(gang.checkpoint_root)
     return Settings(
         recipe=recipe,
         rank=rank,
-        checkpoint_dir=Path(gang.checkpoint_dir) if gang.checkpoint_dir else None,
+        checkpoint_dir=_place(gang.checkpoint_dir),
         checkpoint_root=root,
         checkpoint_every=gang.checkpoint_every,
         checkpoint_keep=gang.checkpoint_keep,
@@ -104,10 +105,17 @@ def read(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     )
 
 
-def _below(root: Path | None, path: str) -> Path:
+def _place(text: str | None) -> Place | None:
+    try:
+        return place(text) if text else None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _below(root: Place | None, path: str) -> Place:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise ConfigError(
-            f"spec.checkpoint.restoreFrom: {path!r} must be a path below the checkpoint volume"
+            f"spec.checkpoint.restoreFrom: {path!r} must be a path below the checkpoint storage"
         )
     return (root or Path()) / path
 

@@ -7,7 +7,6 @@ windows of step index 4.
 import contextlib
 import dataclasses
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from drakkar_workers.train import flops, optimizer, replay
 from drakkar_workers.train.checkpoint import layout
 from drakkar_workers.train.checkpoint.layout import Manifest
 from drakkar_workers.train.checkpoint.memory import DamagedError, Memory
+from drakkar_workers.train.checkpoint.objects import relative
 from drakkar_workers.train.checkpoint.restore import Found, load_tensors
 from drakkar_workers.train.checkpoint.saver import Export, Outcome, Saver
 from drakkar_workers.train.checkpoint.state import (
@@ -469,8 +469,3 @@ class Trainer:
             return self._recipe.precision == "bf16"
         able = self._world.sum((float(computes_bf16(self._world.device)),))[0]
         return able == self._world.size
-
-
-def relative(folder: Path, root: Path) -> str:
-    """A folder as seen from the volume's root; its whole path if it lies elsewhere."""
-    return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)

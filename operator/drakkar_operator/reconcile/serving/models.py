@@ -16,6 +16,12 @@ def resolve(spec: InferenceServiceSpec, job: JobView | None) -> ResolvedModel:
     storage = job.spec.checkpoint.storage
     if storage is None:
         return ResolvedModel(problem=f"{where} keeps no checkpoints: it has no checkpoint.storage")
+    claim = storage.persistent_volume_claim
+    if claim is None:
+        return ResolvedModel(
+            problem=f"{where} keeps its checkpoints in an object store, from which nothing can be "
+            "served yet: copy one to a volume and name that in spec.model"
+        )
     records = sorted(job.status.checkpoints, key=lambda record: record.step)
     if source.step is not None:
         steps = ", ".join(str(record.step) for record in records) or "none"
@@ -26,5 +32,4 @@ def resolve(spec: InferenceServiceSpec, job: JobView | None) -> ResolvedModel:
             )
     if not records:
         return ResolvedModel(problem=f"{where} has no checkpoint yet: waiting for the first")
-    claim = storage.persistent_volume_claim
     return ResolvedModel(claim.claim_name, records[-1].path)

@@ -1,5 +1,7 @@
 """Checkpoint folders on disk: names, manifest, publication, clean-up. No torch here.
 
+What takes a ``Place`` is for object stores, too; the rest of theirs is in ``bucket``.
+
 step-00000050/            published: complete, never changed again
   manifest.json           step, world size, checksums of all other files
   .metadata __0_0.distcp  tensors, as torch.distributed.checkpoint lays them
@@ -24,12 +26,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from drakkar_workers.train.checkpoint.objects import ObjectPath, Place
+
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 CORRUPT = ".corrupt-"
 OWNER = "OWNER"
 POSITION = "position.json"
 _PUBLISHED = re.compile(r"^step-(\d{8,})$")
+_NAMED = re.compile(r"^step-(\d{8,})(?:\.|$)")
 _READ_BYTES = 1 << 22
 
 
@@ -99,7 +104,7 @@ def published(directory: Path) -> list[int]:
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """The manifest of a published folder.
 
     Raises ValueError if it is missing, torn or misplaced, OSError if it can't be read.
@@ -112,12 +117,13 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in (MANIFEST, *first["loc"]))
         raise ValueError(f"{place}: {first['msg']}") from None
-    if _PUBLISHED.match(folder.name) and folder.name != folder_name(manifest.step):
+    named = _NAMED.match(folder.name)
+    if named and int(named[1]) != manifest.step:
         raise ValueError(f"{MANIFEST} is of step {manifest.step}")
     return manifest
 
 
-def record(path: Path, pulse: Callable[[], None] = lambda: None) -> FileRecord:
+def record(path: Place, pulse: Callable[[], None] = lambda: None) -> FileRecord:
     """Size and checksum of a file as it is on disk; ``pulse`` is called again and again."""
     crc, size = 0, 0
     with path.open("rb") as file:
@@ -129,7 +135,7 @@ def record(path: Path, pulse: Callable[[], None] = lambda: None) -> FileRecord:
 
 
 def problem(
-    folder: Path, files: dict[str, FileRecord], pulse: Callable[[], None] = lambda: None
+    folder: Place, files: dict[str, FileRecord], pulse: Callable[[], None] = lambda: None
 ) -> str | None:
     """What is wrong with the first of these files that is not as its record says, or None.
 
@@ -189,15 +195,18 @@ def clean(directory: Path, attempt: str | None = None) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def claim(directory: Path, attempt: str) -> None:
+def claim(directory: Place, attempt: str) -> None:
     """Make this attempt the only one that may publish and delete here. Raises OSError."""
+    if isinstance(directory, ObjectPath):
+        (directory / OWNER).write_bytes(attempt.encode())
+        return
     temporary = directory / f"{TEMPORARY}owner-{attempt}"
     write_synced(temporary, attempt.encode())
     temporary.rename(directory / OWNER)
     sync(directory)
 
 
-def check_owner(directory: Path, attempt: str) -> None:
+def check_owner(directory: Place, attempt: str) -> None:
     """Raises SupersededError if another attempt has claimed the folder since, OSError.
 
     A node that is cut off from the control plane may still reach the storage: its gang trains on
@@ -213,12 +222,12 @@ def check_owner(directory: Path, attempt: str) -> None:
         )
 
 
-def write_position(directory: Path, batch: int) -> None:
+def write_position(directory: Place, batch: int) -> None:
     """Keep that batches before this one are not to be used again. Raises OSError."""
     write_synced(directory / POSITION, json.dumps({"batch": batch}).encode())
 
 
-def read_position(directory: Path) -> int:
+def read_position(directory: Place) -> int:
     """The first batch that may be used; 0 if nothing was passed over, or what is there is torn."""
     try:
         return int(json.loads((directory / POSITION).read_text())["batch"])
@@ -247,8 +256,11 @@ def discard(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Place, content: bytes) -> None:
     """Write a file so that it is on disk when this returns. Raises OSError."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -1,17 +1,18 @@
 """Finds the newest checkpoint that is whole, and loads it. All ranks take part and agree."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from drakkar_workers.errors import TrainingError
-from drakkar_workers.train.checkpoint import layout
+from drakkar_workers.train.checkpoint import layout, store
 from drakkar_workers.train.checkpoint.layout import FileRecord, Manifest
+from drakkar_workers.train.checkpoint.objects import ObjectPath, Place
 from drakkar_workers.train.world import World
 
 T = TypeVar("T")
@@ -21,12 +22,12 @@ T = TypeVar("T")
 class Found:
     """A checkpoint whose files are all as its manifest says."""
 
-    folder: Path
+    folder: Place
     manifest: Manifest
 
 
 def newest(
-    directory: Path,
+    directory: Place,
     world: World,
     warn: Callable[[str], None],
     *,
@@ -40,20 +41,21 @@ def newest(
     them can't read: that is no damage, and may pass.
     """
     aside: set[str] = set()
-    for step in by_first(world, lambda: layout.published(directory)):
-        folder = directory / layout.folder_name(step)
+    kept = store.of(directory)
+    for name in by_first(world, kept.published):
+        folder = directory / name
         found, trouble = check(folder, world, pulse)
         if found is not None:
             return found
         if world.is_first:
             warn(f"checkpoint {folder} is damaged ({trouble}); trying the one before")
             if move:
-                aside.add(layout.set_aside(folder, aside))
+                aside.add(kept.set_aside(name, aside))
     return None
 
 
 def check(
-    folder: Path, world: World, pulse: Callable[[], None] = lambda: None
+    folder: Place, world: World, pulse: Callable[[], None] = lambda: None
 ) -> tuple[Found | None, str | None]:
     """The checkpoint in this folder, or what is wrong with it; the same on all ranks.
 
@@ -107,7 +109,7 @@ class _View:
     unread: str | None = None
 
 
-def _look(folder: Path, files: dict[str, FileRecord], pulse: Callable[[], None]) -> _View:
+def _look(folder: Place, files: dict[str, FileRecord], pulse: Callable[[], None]) -> _View:
     missing: str | None = None
     for name, expected in files.items():
         try:
@@ -122,14 +124,14 @@ def _look(folder: Path, files: dict[str, FileRecord], pulse: Callable[[], None])
     return _View(missing=missing)
 
 
-def _manifest(folder: Path) -> tuple[Manifest | None, str | None]:
+def _manifest(folder: Place) -> tuple[Manifest | None, str | None]:
     try:
         return layout.read_manifest(folder), None
     except ValueError as error:
         return None, str(error)
 
 
-def exists(path: Path) -> bool:
+def exists(path: Place) -> bool:
     """Like ``Path.exists``, but raises OSError if it can't be known."""
     try:
         path.stat()
@@ -138,10 +140,36 @@ def exists(path: Path) -> bool:
     return True
 
 
-def load_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
+def load_tensors(folder: Place, tensors: dict[str, Tensor]) -> None:
     """Read a checkpoint's tensors into these, in place; every rank reads what it needs.
 
     Works for any number of ranks, whatever number wrote it. Without collectives: a plan that all
     ranks must gather is what times out in large gangs (accelerate#4086).
     """
-    load(dict(tensors), storage_reader=FileSystemReader(folder), no_dist=True)
+    load(dict(tensors), storage_reader=reader(folder), no_dist=True)
+
+
+def reader(folder: Place) -> FileSystemReader:
+    """What torch reads a checkpoint with, wherever it lies."""
+    return _ObjectReader(folder) if isinstance(folder, ObjectPath) else FileSystemReader(folder)
+
+
+class _ObjectReader(FileSystemReader):
+    """Reads the ranges of objects that it needs."""
+
+    def __init__(self, folder: ObjectPath) -> None:
+        super().__init__(str(folder))
+        self.fs = _Objects()
+        self.path = folder  # type: ignore[assignment]
+
+
+class _Objects(FileSystem):
+    """The two things that a reader asks of a filesystem."""
+
+    def concat_path(self, path: Any, suffix: str) -> Any:
+        return path / suffix
+
+    @contextlib.contextmanager
+    def create_stream(self, path: Any, mode: str) -> Generator[Any, None, None]:
+        with path.open(mode) as stream:
+            yield stream

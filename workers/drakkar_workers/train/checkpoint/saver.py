@@ -5,7 +5,6 @@ torch.distributed.checkpoint, each rank its share, and rank 0 publishes the fold
 A failure is an ``Outcome`` with an error, the same on all ranks, never an exception in the training.
 """
 
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from drakkar_workers.train.checkpoint import layout
+from drakkar_workers.train.checkpoint import layout, store
 from drakkar_workers.train.checkpoint.layout import FileRecord, Manifest
+from drakkar_workers.train.checkpoint.objects import Place
 from drakkar_workers.train.checkpoint.state import Staging, rank_file
 from drakkar_workers.train.world import World
 
@@ -35,7 +35,7 @@ class Outcome:
     """How one save ended."""
 
     step: int
-    folder: Path | None
+    folder: Place | None
     """The published folder, None if it failed."""
     error: str | None
     seconds: float
@@ -48,7 +48,7 @@ class Saver:
 
     def __init__(
         self,
-        directory: Path,
+        directory: Place,
         *,
         keep: int,
         attempt: str,
@@ -61,6 +61,7 @@ class Saver:
         For ``patience`` seconds after that save began: then silence shows that storage hangs.
         """
         self._directory = directory
+        self._store = store.of(directory)
         self._keep = keep
         self._attempt = attempt
         self._world = world
@@ -114,7 +115,7 @@ class Saver:
         self, tensors: dict[str, Tensor], manifest: Manifest, own: bytes, export: Export | None
     ) -> None:
         begin = time.monotonic()
-        folder: Path | None = None
+        folder: Place | None = None
         superseded = False
         try:
             folder, error, superseded = self._write(tensors, manifest, own, export)
@@ -125,22 +126,23 @@ class Saver:
 
     def _write(
         self, tensors: dict[str, Tensor], manifest: Manifest, own: bytes, export: Export | None
-    ) -> tuple[Path | None, str | None, bool]:
+    ) -> tuple[Place | None, str | None, bool]:
         """The published folder, or what went wrong and whether that is a newer owner.
 
         Raises only if the peers are out of reach.
         """
-        temporary = self._directory / layout.temporary_name(manifest.step, self._attempt)
+        draft = self._store.draft(manifest.step, self._attempt, self._world.rank)
         files: dict[str, FileRecord] = {}
         error: str | None = None
         try:
-            self._write_tensors(temporary, tensors)
-            files = self._write_own(temporary, tensors, own, export)
+            self._write_tensors(draft.folder, tensors)
+            files = self._write_own(draft.folder, tensors, own, export)
+            draft.bring(files)
         except BaseException as failure:
             # DCP's CheckpointException is no Exception.
             error = describe(failure)
         reports = self._world.saver_gather((error, files))
-        folder: Path | None = None
+        folder: Place | None = None
         superseded = False
         if self._world.is_first:
             error = next((text for text, _ in reports if text), None)
@@ -148,17 +150,14 @@ class Saver:
                 merged = {name: record for _, part in reports for name, record in part.items()}
                 try:
                     layout.check_owner(self._directory, self._attempt)
-                    folder = layout.publish(
-                        temporary, manifest.model_copy(update={"files": merged})
-                    )
+                    folder = draft.publish(manifest.model_copy(update={"files": merged}))
                     layout.check_owner(self._directory, self._attempt)
-                    layout.prune(self._directory, self._keep, manifest.step)
+                    self._store.prune(self._keep, folder)
                 except layout.SupersededError as failure:
                     error, superseded = str(failure), True
                 except (OSError, ValueError) as failure:
                     error = describe(failure)
-            if folder is None:
-                shutil.rmtree(temporary, ignore_errors=True)
+        draft.end(first=self._world.is_first, published=folder is not None)
         return self._world.saver_from_first((folder, error, superseded))
 
     def _write_tensors(self, temporary: Path, tensors: dict[str, Tensor]) -> None:
