@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from drakkar_workers.errors import ConfigError
+from drakkar_workers.serve.engine.build import EngineSettings, build
 from drakkar_workers.serve.engine.request import Grammar
 from support.engines import request, run
-from support.tiny_models import save_adapter
+from support.tiny_models import KINDS, save_adapter, save_tiny
 
 PROMPTS = [list(b"the quick brown fox"), list(b"abc" * 30), list(b"x"), list(range(40))]
 
@@ -326,3 +328,13 @@ def test_settings_that_can_not_work(settings, message, engine_of):
 def test_quantised_models_give_the_same_text_in_any_company(quantization, engine_of):
     engine = engine_of(quantization=quantization, dtype="bfloat16")
     assert tokens_of(run(engine, *requests())) == alone(engine)
+
+
+def test_heads_that_no_kernel_takes_are_served_by_torch(tmp_path, monkeypatch):
+    odd = (LlamaConfig, LlamaForCausalLM, {"head_dim": 24})
+    monkeypatch.setitem(KINDS, "odd-head", odd)
+    save_tiny("odd-head", tmp_path)
+    fields = {"model": str(tmp_path), "dtype": "float32", "threads": 1, "cache_gib": 0.002}
+    build(EngineSettings(**fields))
+    with pytest.raises(ConfigError, match="head width 24"):
+        build(EngineSettings(**fields, backend="native"))

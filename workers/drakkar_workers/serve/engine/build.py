@@ -52,7 +52,7 @@ def build(settings: EngineSettings) -> Engine:
     config = read_config(folder)
     threads = settings.threads or cores()
     torch.set_num_threads(threads)
-    backend = _backend(settings, threads)
+    backend = _backend(settings, config, threads)
     blocks = _blocks(settings, config, backend.dtype)
     capacity = blocks * BLOCK
     max_length = min(settings.max_length or config.max_length, config.max_length)
@@ -90,7 +90,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _backend(settings: EngineSettings, threads: int) -> Backend:
+def _backend(settings: EngineSettings, config: ModelConfig, threads: int) -> Backend:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -100,6 +100,7 @@ def _backend(settings: EngineSettings, threads: int) -> Backend:
     if settings.backend != "torch":
         try:
             native = NativeBackend(torch.bfloat16, threads)
+            native.require_heads(config.head_width)
         except NoKernelsError as error:
             if settings.backend == "native":
                 raise ConfigError(f"backend native: {error}") from None

@@ -104,10 +104,16 @@ class NativeBackend:
         kind = INT8 if quantization == "int8" else INT4
         return Linear(inputs, outputs, kind, halves.contiguous(), scales, bias)
 
+    def require_heads(self, width: int) -> None:
+        """Raise build.NoKernelsError for heads that no kernel was written for."""
+        if width % 16 or width > WIDEST_HEAD:
+            raise build.NoKernelsError(
+                f"head width {width} is no multiple of 16 up to {WIDEST_HEAD}"
+            )
+
     def cache(self, layers: int, blocks: int, heads: Heads) -> Tensor:
         """[2, layers, blocks, kv heads, 16 x width]; see attention.h for the order inside."""
-        if heads.width % 16 or heads.width > WIDEST_HEAD:
-            raise ConfigError(f"head width {heads.width} is no multiple of 16 up to {WIDEST_HEAD}")
+        self.require_heads(heads.width)
         size = (2, layers, blocks, heads.kv_count, BLOCK * heads.width)
         return torch.zeros(size, dtype=self.dtype)
 
