@@ -124,10 +124,17 @@ def _clear_losses(
     """
     lost: list[Restart] = []
     misplaced = False
+    places = member.placement.nodes if member.placement is not None else []
+    known = {restart.id for restart in draft.restarts}
+    restarting = len(places) > 1 and (
+        len(pods) < len(places) or any(pod.uid in known for pod in pods)
+    )
     for pod in pods:
         astray = _astray(member, pod)
         misplaced = misplaced or astray
         loss = None if astray else _loss(draft, seen, pod)
+        if loss is not None and loss.reason == "PodDeleted" and restarting:
+            continue  # by us: the others of a replica go with the one that was lost
         if loss is not None:
             lost.append(
                 Restart(

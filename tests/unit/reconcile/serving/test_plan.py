@@ -171,6 +171,31 @@ def test_a_replica_of_several_pods_restarts_as_a_whole() -> None:
     assert up(story) == ["0"]
 
 
+@pytest.mark.parametrize("gone_first", ["chat-serve-0-0", "chat-serve-0-1"])
+def test_a_deleted_pod_of_several_is_one_restart(gone_first: str) -> None:
+    """Its siblings leave for their replica's sake, as slowly as it does."""
+    story = Story(
+        service(
+            model={"hf": {"repo": "a/b"}},
+            runtime={"name": "vllm", "image": "vllm"},
+            parallelism={"tensor": 2, "pods": 2},
+        )
+    )
+    story.settle()
+    pods = {name: replace(pod, deleting=True) for name, pod in story.pods.items()}
+    story.pods["chat-serve-0-1"] = pods["chat-serve-0-1"]
+    story.look()
+    story.pods = dict(pods)
+    story.look()
+    del story.pods[gone_first]
+    story.look()
+    story.pods.clear()
+    story.settle()
+    (restart,) = story.service.status.restarts
+    assert (restart.reason, restart.scope, restart.replica) == ("PodDeleted", "gang", 1)
+    assert up(story) == ["0"]
+
+
 def test_restarts_by_the_kubelet_are_counted_once() -> None:
     story = Story(service())
     story.settle()
