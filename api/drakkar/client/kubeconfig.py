@@ -11,7 +11,7 @@ from kubernetes.config.config_exception import ConfigException
 from yaml import YAMLError
 
 from drakkar.client.errors import ConfigurationError
-from drakkar.local.paths import DEFAULT_NAME, ClusterPaths
+from drakkar.local.paths import ClusterPaths, default_name
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -27,7 +27,8 @@ class Connection:
 
 
 def find_kubeconfig(explicit: str | None = None) -> str | None:
-    """The kubeconfig to use: the one given, $KUBECONFIG, ~/.kube/config, or the local cluster's.
+    """The kubeconfig to use: the one given, $KUBECONFIG, that of the local cluster which
+    $DRAKKAR_CLUSTER names, ~/.kube/config, or the local cluster's.
 
     Several files in $KUBECONFIG are merged as kubectl does. None: there is no file at all.
     """
@@ -35,10 +36,9 @@ def find_kubeconfig(explicit: str | None = None) -> str | None:
         return explicit
     if named := os.environ.get("KUBECONFIG"):
         return named
-    for path in (Path.home() / ".kube/config", ClusterPaths.of(DEFAULT_NAME).kubeconfig):
-        if path.is_file():
-            return str(path)
-    return None
+    local, home = ClusterPaths.of(default_name()).kubeconfig, Path.home() / ".kube/config"
+    order = (local, home) if os.environ.get("DRAKKAR_CLUSTER") else (home, local)
+    return next((str(path) for path in order if path.is_file()), None)
 
 
 def load(explicit: str | None = None, context: str | None = None) -> Connection:

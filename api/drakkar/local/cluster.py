@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from drakkar.local import devices, state
@@ -26,17 +25,12 @@ from drakkar.local.build import ensure_programs
 from drakkar.local.errors import ClusterError
 from drakkar.local.kubeapi import KubeApi
 from drakkar.local.node import NodeMachine
-from drakkar.local.paths import DEFAULT_NAME, ClusterPaths
+from drakkar.local.paths import ClusterPaths, default_name
 from drakkar.local.progress import Progress, Silent
 from drakkar.local.providers import Provider, Request, Status, provider_for
 from drakkar.local.providers.upstream import Upstream
 from drakkar.local.state import ProviderName
 from drakkar.local.topology import Topology, default_topology
-
-
-def default_name() -> str:
-    """The cluster meant when none is named: `DRAKKAR_CLUSTER`, else `drakkar`."""
-    return os.environ.get("DRAKKAR_CLUSTER") or DEFAULT_NAME
 
 
 class Cluster:

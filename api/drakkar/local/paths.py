@@ -22,6 +22,11 @@ DEFAULT_NAME = "drakkar"
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
 
 
+def default_name() -> str:
+    """The cluster meant when none is named: `DRAKKAR_CLUSTER`, else `drakkar`."""
+    return os.environ.get("DRAKKAR_CLUSTER") or DEFAULT_NAME
+
+
 def state_root() -> Path:
     """The folder that holds a folder for each cluster."""
     return Path(os.environ.get("DRAKKAR_STATE") or Path.home() / ".local/state/drakkar")

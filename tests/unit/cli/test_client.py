@@ -126,6 +126,7 @@ def test_kubeconfig_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DRAKKAR_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.delenv("DRAKKAR_CLUSTER", raising=False)
     assert find_kubeconfig() is None
     local = tmp_path / "state/drakkar/kubeconfig"
     local.parent.mkdir(parents=True)
@@ -134,6 +135,10 @@ def test_kubeconfig_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     own = tmp_path / ".kube/config"
     own.parent.mkdir()
     own.touch()
+    assert find_kubeconfig() == str(own)
+    monkeypatch.setenv("DRAKKAR_CLUSTER", "drakkar")
+    assert find_kubeconfig() == str(local)
+    monkeypatch.setenv("DRAKKAR_CLUSTER", "mine")
     assert find_kubeconfig() == str(own)
     monkeypatch.setenv("KUBECONFIG", "/named")
     assert find_kubeconfig() == "/named"
