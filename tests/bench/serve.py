@@ -4,7 +4,8 @@
     python tests/bench/serve.py http        through the server: TTFT and TPOT by concurrency
     python tests/bench/serve.py poisson     the same with requests that arrive at random
     python tests/bench/serve.py prefix      a long prompt, and again
-    python tests/bench/serve.py start       from the start of the process to the first token
+    python tests/bench/serve.py start       from the start of the process to the first token, with the
+                                            weights packed anew or mapped (--packed)
 
 All on SmolLM2-135M-Instruct, fetched at the first run. Medians of RUNS. --vllm PYTHON measures vLLM's
 CPU build, installed in an environment of its own; offline in turns with ours alone.
@@ -20,6 +21,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -224,10 +226,10 @@ class VllmServer:
         raise SystemExit("vLLM did not start")
 
 
-def _server(threads, vllm):
+def _server(threads, vllm, *options):
     if vllm:
         return VllmServer(vllm, threads)
-    return Server(smollm(), "--dtype", "bfloat16", "--threads", threads)
+    return Server(smollm(), "--dtype", "bfloat16", "--threads", threads, *options)
 
 
 def over_http(runs, threads, vllm=None):
@@ -262,16 +264,25 @@ def start(runs, threads, vllm=None):
         async with aiohttp.ClientSession() as session:
             await ask(session, url, prompt_of(PROMPT, 1), 1)
 
-    found = []
-    for _ in range(runs):
+    def once(options):
         began = time.perf_counter()
-        with _server(threads, vllm) as server:
+        with _server(threads, vllm, *options) as server:
             server.started()
             ready = time.perf_counter() - began
             asyncio.run(first(server.url))
-            found.append((ready, time.perf_counter() - began))
-    ready, token = (statistics.median(column) for column in zip(*found, strict=True))
-    print(f"start to ready {ready:.1f} s, to the first token {token:.1f} s")
+            return ready, time.perf_counter() - began
+
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {"vllm": ()} if vllm else {"packed anew": (), "mapped": ("--packed", folder)}
+        for options in contenders.values():
+            once(options)
+        found = {name: [] for name in contenders}
+        for _ in range(runs):
+            for name, options in contenders.items():
+                found[name].append(once(options))
+    for name, times in found.items():
+        ready, token = (statistics.median(column) for column in zip(*times, strict=True))
+        print(f"{name:12} start to ready {ready:.1f} s, to the first token {token:.1f} s")
 
 
 def prefix(runs, threads, vllm=None):
