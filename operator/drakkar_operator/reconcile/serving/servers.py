@@ -123,7 +123,7 @@ def _clear_losses(
     A replica of several pods restarts as a whole: its ranks can't meet a new one.
     """
     lost: list[Restart] = []
-    misplaced = False
+    misplaced = wounded = False
     places = member.placement.nodes if member.placement is not None else []
     known = {restart.id for restart in draft.restarts}
     restarting = len(places) > 1 and (
@@ -133,9 +133,9 @@ def _clear_losses(
         astray = _astray(member, pod)
         misplaced = misplaced or astray
         loss = None if astray else _loss(draft, seen, pod)
-        if loss is not None and loss.reason == "PodDeleted" and restarting:
-            continue  # by us: the others of a replica go with the one that was lost
-        if loss is not None:
+        wounded = wounded or loss is not None
+        # The others of a replica go with the one that was lost: they are no losses of their own.
+        if loss is not None and not (restarting and pod.deleting):
             lost.append(
                 Restart(
                     id=pod.uid,
@@ -149,7 +149,7 @@ def _clear_losses(
                 )
             )
     draft.record(lost)
-    if not lost and not misplaced:
+    if not wounded and not misplaced:
         return any(pod.deleting for pod in pods)
     for pod in pods:
         if on_lost_node(pod, seen.nodes) is not None:

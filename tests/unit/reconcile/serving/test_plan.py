@@ -187,6 +187,9 @@ def test_a_deleted_pod_of_several_is_one_restart(gone_first: str) -> None:
     story.look()
     story.pods = dict(pods)
     story.look()
+    # Its process ends with an error, since it has nobody to speak to.
+    story.pods["chat-serve-0-0"] = replace(pods["chat-serve-0-0"], phase="Failed", exit_code=1)
+    story.look()
     del story.pods[gone_first]
     story.look()
     story.pods.clear()
