@@ -28,6 +28,16 @@ def environment(uid: str, variable: str) -> str | None:
     return None
 
 
+def mapped(uid: str, name: str) -> set[tuple[str, str]]:
+    """Device and inode of the files of this name that the pod's processes have in memory."""
+    lines = [
+        line.split()
+        for pid in in_pod(uid)
+        for line in _text(Path(f"/proc/{pid}/maps")).splitlines()
+    ]
+    return {(line[3], line[4]) for line in lines if line[-1].endswith(f"/{name}")}
+
+
 def _processes() -> Iterator[tuple[int, Path]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -8,16 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 
-from drakkar.constants import API_VERSION, GROUP, LABEL_SERVICE, VERSION
+from drakkar.constants import API_VERSION, GROUP, LABEL_ROLE, LABEL_SERVICE, ROUTER_ROLE, VERSION
+from drakkar.local.images import DRAKKAR_IMAGE
 from drakkar.local.kubeapi import KubeApi
+from drakkar.local.runtime import RUNTIME_CLASS, python_in_pods
 from support.lab import Lab, Object
 from support.processes import in_pod
 from support.tiny_models import save_tiny
 
 RESOURCES: Object = {"requests": {"cpu": "250m", "memory": "512Mi"}}
 MODEL: Object = {"pvc": {"claimName": "runs", "path": "tiny"}}
+
+
+def program(text: str) -> Object:
+    """Parts of a spec whose servers are this Python program."""
+    command = [python_in_pods(), "-c", text]
+    return {
+        "runtime": {"name": "custom", "image": DRAKKAR_IMAGE, "command": command},
+        "template": {"spec": {"runtimeClassName": RUNTIME_CLASS}},
+    }
 
 
 class ServiceLab:
@@ -48,6 +60,10 @@ class ServiceLab:
             "spec": {"model": MODEL, "resources": RESOURCES, **spec},
         }
         assert self.lab.api.create(self.services, body), f"{name} exists already"
+
+    def change(self, name: str, **spec: Any) -> None:
+        """Change parts of its spec, as kubectl patch does."""
+        self.lab.api.patch(f"{self.services}/{name}", {"spec": spec})
 
     def status(self, name: str) -> Object:
         """What the operator says of it."""
@@ -95,9 +111,17 @@ class ServiceLab:
 
     def kill_engines(self, name: str) -> int:
         """kill -9 the processes of all its servers; returns how many there were."""
+        return self._kill(self.servers(name))
+
+    def kill_routers(self, name: str) -> int:
+        """kill -9 all its routers; returns how many there were."""
+        labels = f"{LABEL_SERVICE}={name},{LABEL_ROLE}={ROUTER_ROLE}"
+        return self._kill(self.lab.api.list(self.lab.pods_path, labelSelector=labels))
+
+    def _kill(self, pods: list[Object]) -> int:
         pids = [
             pid
-            for pod in self.servers(name)
+            for pod in pods
             for pid in in_pod(pod["metadata"]["uid"], command="drakkar_workers.serve")
         ]
         for pid in pids:
@@ -132,6 +156,8 @@ class Tally:
         self.whole = 0
         self.errors: list[str] = []
         """What clients were told."""
+        self.broken: list[str] = []
+        """Connections that ended in the midst of an answer, or could not be made."""
         self.silent: list[str] = []
         """Streams that ended without a last word."""
 
@@ -146,6 +172,9 @@ class Tally:
             for event in stream:
                 count += 1
                 reason = event.choices[0].finish_reason or reason
+        except (openai.APIConnectionError, httpx.TransportError) as error:
+            self.broken.append(f"{type(error).__name__}: {error}"[:300])
+            return
         except openai.APIError as error:
             self.errors.append(f"{type(error).__name__}: {error}"[:300])
             return
