@@ -222,6 +222,10 @@ async def ask(url, process, jobs, runs):
             await asyncio.sleep(0.2)
         await asyncio.sleep(8)
         before = resident(process)
+        admin = {"Authorization": f"Bearer {ADMIN}"}
+        for path, least in (("jobs", LIVE), ("history/jobs", jobs)):
+            total = (await client.get(f"/api/v1/{path}", headers=admin)).json()["total"]
+            assert total >= least, (path, total)
         await client.post("/login", data={"token": ADMIN})
         for who, token in (("", ADMIN), (", of one namespace", ANN)):
             for name, path in PATHS.items():

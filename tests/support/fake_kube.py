@@ -225,14 +225,15 @@ class FakeKube:
         limit = int(params.get("limit") or 0)
         token = params.get("continue")
         if token:
-            name, _, offset = token.partition(":")
+            version, _, offset = token.partition(":")
+            start, name = int(offset), f"{version} {at.resource} {at.namespace}"
             if name not in self._pages:
                 raise ApiError(410, "Expired", "the provided continue parameter is too old")
-            items, start, version = self._pages[name], int(offset), name
+            items = self._pages[name]
         else:
             items = [o for o in self.all(at.resource) if _in(o, at.namespace)]
             start, version = 0, str(self.version)
-            self._pages[version] = items
+            self._pages[f"{version} {at.resource} {at.namespace}"] = items
         page = items[start : start + limit] if limit else items
         meta: Object = {"resourceVersion": version}
         if start + len(page) < len(items):
