@@ -10,6 +10,7 @@ from drakkar.cli.manifests import problems
 from drakkar.constants import API_VERSION
 from drakkar.kube.rest import ApiError, Object
 from drakkar.planning import PLAN_PORT, PlanAnswer, PlanRequest
+from drakkar_server import objects
 from drakkar_server.auth.caller import Asking, Caller
 from drakkar_server.cluster.views import ANNOTATION_CREATED_BY
 from drakkar_server.context import Context, Parts
@@ -18,9 +19,6 @@ from drakkar_server.names import Name, Namespace
 from drakkar_server.problems import FieldProblem, ProblemError, as_problem, from_api
 
 router = APIRouter(prefix="/api/v1", tags=["jobs"])
-FIELD_MANAGER: Final = "drakkar-server"
-_WRITE: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-_DELETE: Final = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
 _OWN: Final = frozenset({"name", "namespace", "labels", "annotations"})
 """Parts of the metadata that a copy or a submission keeps."""
 
@@ -126,17 +124,7 @@ async def create(caller: Caller, manifest: Object, *, dry_run: bool = False) -> 
             kind="urn:drakkar:invalid",
         ) from None
     what = f"TrainingJob {meta['namespace']}/{meta['name']}"
-    try:
-        params = _WRITE | ({"dryRun": "All"} if dry_run else {})
-        created = await caller.rest.post(path_of(meta["namespace"]), body, params)
-    except ApiError as error:
-        if not dry_run:
-            caller.audit("create", what, f"refused ({error.status})")
-        raise from_api(error, what) from None
-    if not dry_run:
-        caller.audit("create", what)
-    created["metadata"].pop("managedFields", None)
-    return created
+    return await objects.create(caller, path_of(meta["namespace"]), body, what, dry_run=dry_run)
 
 
 async def validated(caller: Caller, parts: Context, manifest: Object) -> Validation:
@@ -165,12 +153,7 @@ async def plan_of(caller: Caller, parts: Context, jobs: list[Object]) -> PlanAns
 async def patch(caller: Caller, namespace: str, name: str, change: Object, verb: str) -> None:
     """Change fields of a job by a merge patch. Raises ProblemError."""
     what = f"TrainingJob {namespace}/{name}"
-    try:
-        await caller.rest.patch(path_of(namespace, name), change, params=_WRITE)
-    except ApiError as error:
-        caller.audit(verb, what, f"refused ({error.status})")
-        raise from_api(error, what) from None
-    caller.audit(verb, what)
+    await objects.patch(caller, path_of(namespace, name), change, what, verb)
 
 
 async def suspend(caller: Caller, namespace: str, name: str, on: bool) -> Done:
@@ -182,13 +165,7 @@ async def suspend(caller: Caller, namespace: str, name: str, on: bool) -> Done:
 
 async def delete(caller: Caller, namespace: str, name: str) -> Done:
     """Delete a job and its pods; checkpoints and history stay. Raises ProblemError."""
-    what = f"TrainingJob {namespace}/{name}"
-    try:
-        await caller.rest.delete(path_of(namespace, name), _DELETE)
-    except ApiError as error:
-        caller.audit("delete", what, f"refused ({error.status})")
-        raise from_api(error, what) from None
-    caller.audit("delete", what)
+    await objects.delete(caller, path_of(namespace, name), f"TrainingJob {namespace}/{name}")
     return Done(
         namespace=namespace,
         name=name,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 
 from drakkar.constants import API_VERSION
-from drakkar.kube.rest import ApiError
+from drakkar_server import objects
 from drakkar_server.auth.caller import Asking, Caller
 from drakkar_server.cluster.views import JobView
 from drakkar_server.context import Context, Parts
@@ -13,7 +13,7 @@ from drakkar_server.jobs.find import KEYS, Filter, Order, matching
 from drakkar_server.jobs.schemas import JobSummary
 from drakkar_server.names import Name, Namespace
 from drakkar_server.paging import Cut, Page, cut, page_of
-from drakkar_server.problems import ProblemError, from_api, not_found
+from drakkar_server.problems import ProblemError
 
 router = APIRouter(prefix="/api/v1", tags=["jobs"])
 PLURAL = "trainingjobs"
@@ -77,10 +77,4 @@ async def get_job(caller: Asking, namespace: Namespace, name: Name) -> dict[str,
 
 async def read_job(caller: Caller, namespace: str, name: str) -> dict[str, Any]:
     """The object, read with the user's own token. Raises ProblemError."""
-    what = f"TrainingJob {namespace}/{name}"
-    try:
-        found = await caller.rest.get(path_of(namespace, name))
-    except ApiError as error:
-        raise (not_found(what) if error.status == 403 else from_api(error, what)) from None
-    found["metadata"].pop("managedFields", None)
-    return found
+    return await objects.read(caller, path_of(namespace, name), f"TrainingJob {namespace}/{name}")

@@ -7,18 +7,17 @@ from pydantic import BaseModel, Field, model_validator
 
 from drakkar.cli.manifests import problems
 from drakkar.constants import API_VERSION
-from drakkar.kube.rest import ApiError, Object
+from drakkar.kube.rest import Object
 from drakkar.v1alpha1.inferenceservice import REVISION_PARTS, InferenceServiceSpec
+from drakkar_server import objects
 from drakkar_server.auth.caller import Asking, Caller
 from drakkar_server.cluster.views import ANNOTATION_CREATED_BY
 from drakkar_server.jobs.actions import Done, Reference
 from drakkar_server.names import Name, Namespace
-from drakkar_server.problems import FieldProblem, ProblemError, from_api
+from drakkar_server.problems import FieldProblem, ProblemError
 from drakkar_server.services.router import path_of, read_service
 
 router = APIRouter(prefix="/api/v1", tags=["services"])
-_WRITE: Final = {"fieldManager": "drakkar-server", "fieldValidation": "Strict"}
-_DELETE: Final = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
 _INVALID: Final = "urn:drakkar:invalid"
 Manifest = Annotated[
     dict[str, Any], Body(description="An InferenceService, as one would kubectl apply it.")
@@ -81,18 +80,9 @@ async def create(caller: Caller, manifest: Object, *, dry_run: bool = False) -> 
     """Create a service. Raises ProblemError."""
     body = checked(manifest, caller.user.name)
     what = f"InferenceService {body['metadata']['namespace']}/{body['metadata']['name']}"
-    try:
-        created = await caller.rest.post(
-            path_of(body["metadata"]["namespace"]), body, _WRITE | ({"dryRun": "All"} if dry_run else {})
-        )  # fmt: skip
-    except ApiError as error:
-        if not dry_run:
-            caller.audit("create", what, f"refused ({error.status})")
-        raise from_api(error, what) from None
-    if not dry_run:
-        caller.audit("create", what)
-    created["metadata"].pop("managedFields", None)
-    return created
+    return await objects.create(
+        caller, path_of(body["metadata"]["namespace"]), body, what, dry_run=dry_run
+    )
 
 
 async def _patch(
@@ -100,12 +90,7 @@ async def _patch(
 ) -> None:
     what = f"InferenceService {namespace}/{name}"
     path = path_of(namespace, name) + (f"/{subresource}" if subresource else "")
-    try:
-        await caller.rest.patch(path, change, params=_WRITE)
-    except ApiError as error:
-        caller.audit(verb, what, f"refused ({error.status})")
-        raise from_api(error, what) from None
-    caller.audit(verb, what)
+    await objects.patch(caller, path, change, what, verb)
 
 
 async def scale(caller: Caller, namespace: str, name: str, wanted: ServiceScale) -> Done:
@@ -198,13 +183,7 @@ def difference(now: Object, wanted: Object) -> Object:
 
 async def delete(caller: Caller, namespace: str, name: str) -> Done:
     """Delete a service, its router and its replicas. Raises ProblemError."""
-    what = f"InferenceService {namespace}/{name}"
-    try:
-        await caller.rest.delete(path_of(namespace, name), _DELETE)
-    except ApiError as error:
-        caller.audit("delete", what, f"refused ({error.status})")
-        raise from_api(error, what) from None
-    caller.audit("delete", what)
+    await objects.delete(caller, path_of(namespace, name), f"InferenceService {namespace}/{name}")
     return Done(namespace=namespace, name=name, message=f"{name} is deleted; its model stays")
 
 

@@ -11,14 +11,14 @@ from pydantic import BaseModel, Field
 
 from drakkar.constants import API_VERSION, LABEL_SERVICE
 from drakkar.kube.rest import ApiError
-from drakkar_server import sse
+from drakkar_server import objects, sse
 from drakkar_server.auth.caller import Asking, Caller
 from drakkar_server.cluster.state import SERVICES
 from drakkar_server.cluster.views import ServiceView
 from drakkar_server.context import Context, Parts
 from drakkar_server.jobs.streams import pulse, rest_seconds
 from drakkar_server.names import Name, Namespace
-from drakkar_server.problems import from_api, not_found
+from drakkar_server.problems import from_api
 
 router = APIRouter(prefix="/api/v1", tags=["services"])
 MOST_EVENTS: Final = 100
@@ -87,13 +87,9 @@ async def services_of(caller: Caller, parts: Context) -> Services:
 
 async def read_service(caller: Caller, namespace: str, name: str) -> dict[str, Any]:
     """The object, read with the user's own token. Raises ProblemError."""
-    what = f"InferenceService {namespace}/{name}"
-    try:
-        found = await caller.rest.get(path_of(namespace, name))
-    except ApiError as error:
-        raise (not_found(what) if error.status == 403 else from_api(error, what)) from None
-    found["metadata"].pop("managedFields", None)
-    return found
+    return await objects.read(
+        caller, path_of(namespace, name), f"InferenceService {namespace}/{name}"
+    )
 
 
 async def pods_of(caller: Caller, namespace: str, name: str) -> list[dict[str, Any]]:
