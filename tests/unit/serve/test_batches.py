@@ -157,7 +157,7 @@ async def test_answers_and_errors_have_their_files(tmp_path):
     assert bad["response"]["body"]["error"]["param"] == "n"
     assert model.asked == [{"priority": 5}], "what a request says of its priority holds"
     assert store.files.find(ended.output_file_id).purpose == "batch_output"
-    assert unfinished(tmp_path) == []
+    assert unfinished(tmp_path, set()) == []
 
 
 async def test_a_busy_model_is_asked_again_and_the_last_in_line(tmp_path):

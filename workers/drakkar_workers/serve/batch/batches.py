@@ -177,7 +177,7 @@ class Results:
         for kind, path in self._paths.items():
             name = batch.file_name(kind)
             names[kind] = None
-            if self.counts[kind] or _adopted(files, name):
+            if self.counts[kind] or files.holds(name):
                 names[kind] = files.adopt(name, path, f"{batch.id}_{kind}.jsonl", "batch_output").id
         return replace(batch, output_file_id=names["output"], error_file_id=names["errors"])
 
@@ -195,16 +195,17 @@ class Results:
             lines.truncate(whole)
 
 
-def _adopted(files: FileStore, name: str) -> bool:
-    return (files.home / "files" / name).exists()
+def unfinished(root: Path, ended: set[Path]) -> list[tuple[str, str]]:
+    """(client, id) of all batches of all clients that have not ended, the oldest first.
 
-
-def unfinished(root: Path) -> list[tuple[str, str]]:
-    """(client, id) of all batches of all clients that have not ended, the oldest first."""
+    ``ended`` takes those that have: they stay so, and are not read again.
+    """
     found = []
-    for path in root.glob("*/batches/batch_*/batch.json"):
+    for path in set(root.glob("*/batches/batch_*/batch.json")) - ended:
         batch = Batch(**json.loads(path.read_text()))
-        if batch.status not in ENDED:
+        if batch.status in ENDED:
+            ended.add(path)
+        else:
             found.append((batch.created_at, batch.client, batch.id))
     return [(client, name) for _, client, name in sorted(found)]
 

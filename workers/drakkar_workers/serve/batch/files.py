@@ -74,6 +74,10 @@ class FileStore:
         write_whole(self._folder / f"{name}.json", json.dumps(asdict(found)))
         return found
 
+    def holds(self, name: str) -> bool:
+        """Whether a file's bytes are there, described or not."""
+        return (self._folder / name).exists()
+
     def find(self, name: str) -> StoredFile:
         """A file. Raises ApiError with status 404."""
         try:

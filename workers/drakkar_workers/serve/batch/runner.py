@@ -43,8 +43,9 @@ class Runner:
     async def run(self) -> None:
         """Work for as long as it runs; what fails is tried again later."""
         last: dict[str, float] = {}
+        ended: set[Path] = set()
         while not self.stopping():
-            found = await asyncio.to_thread(unfinished, self.root)
+            found = await asyncio.to_thread(unfinished, self.root, ended)
             # Who has waited longest since its last turn; the oldest first among the others.
             found.sort(key=lambda one: last.get(one[1], 0.0))
             last = {name: last.get(name, 0.0) for _, name in found}
